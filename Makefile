@@ -8,11 +8,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PYTEST := $(BIN)/python -m pytest
 SAY := @printf '\033[1m==> %s\033[0m\n'
 
-NATIVE_SOURCES := CMakeLists.txt $(shell find kernels -name '*.cpp' -o -name '*.h' 2>/dev/null)
+NATIVE_SOURCES := CMakeLists.txt $(shell find kernels -type d -o -name '*.cpp' -o -name '*.h' 2>/dev/null)
 SANITIZE := build/sanitize
 
 .PHONY: help demo build test test-slow lint types fmt sanitize ci pocket clean

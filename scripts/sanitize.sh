@@ -21,7 +21,7 @@ read -r python packages < <("$venv/bin/python" -c 'import sys, sysconfig; print(
 compiler=${CXX:-c++}
 # libstdc++ too: python does not link it, and ASan looks for __cxa_throw when it starts.
 preload="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so)"
-# Leaks are not looked for: the interpreter itself keeps memory to its end.
+# Leaks are not looked for: the interpreter itself keeps memory to its end. --capture=sys lets the sanitizers' reports through.
 LD_PRELOAD=$preload PYTHONPATH=$overlay:$packages QWICK_SANITIZED=1 \
     ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
-    "$python" -m pytest -m "not slow" -p no:cacheprovider tests/kernels
+    "$python" -S -m pytest -m "not slow" -p no:cacheprovider --capture=sys tests/kernels
