@@ -1,0 +1,34 @@
+// The tables of leaf kernels, one per instruction set. A table leaves null what it does not do better than the tables
+// before it (scalar, avx2, avx512, in this order); dispatch.cpp lays them over one another.
+#pragma once
+
+#include "kernels.h"
+
+namespace qwick {
+
+const Kernels& scalar_table();  // complete
+
+// To be called only on a CPU that has the instructions: filling the table is itself compiled with them.
+const Kernels& avx2_table();    // AVX2, FMA, F16C
+const Kernels& avx512_table();  // AVX-512 F, BW, DQ, VL and the above
+
+// Each op's leaves of one instruction set, e.g. norm/norm_avx2.cpp defines avx2::fill_norm.
+#define QWICK_DECLARE_FILLS(isa)          \
+    namespace isa {                       \
+    void fill_attention(Kernels& table);   \
+    void fill_causal_conv(Kernels& table); \
+    void fill_codec(Kernels& table);       \
+    void fill_elementwise(Kernels& table); \
+    void fill_gated_delta(Kernels& table); \
+    void fill_linear(Kernels& table);      \
+    void fill_norm(Kernels& table);        \
+    void fill_sample(Kernels& table);      \
+    }
+
+QWICK_DECLARE_FILLS(scalar)
+QWICK_DECLARE_FILLS(avx2)
+QWICK_DECLARE_FILLS(avx512)
+
+#undef QWICK_DECLARE_FILLS
+
+}  // namespace qwick
