@@ -1,0 +1,43 @@
+"""One exception type per kind of failure; each message names the thing and the remedy."""
+
+
+class QwickError(Exception):
+    """Base of every error qwick raises on purpose. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(QwickError):
+    """The caller asked for something that does not exist or does not fit together (an option, a path, a limit)."""
+
+    exit_code = 2
+
+
+class CheckpointError(QwickError):
+    """A model file is missing, truncated, or says something that cannot be true."""
+
+    exit_code = 3
+
+
+class ConfigError(QwickError):
+    """A config.json describes a network that qwick does not implement, or contradicts itself or the tensors."""
+
+    exit_code = 4
+
+
+class CapacityError(QwickError):
+    """The request does not fit: context length, pages, slots or memory."""
+
+    exit_code = 5
+
+
+class TemplateError(QwickError):
+    """A chat template failed, or refused the messages it was given."""
+
+    exit_code = 6
+
+
+class KernelError(QwickError):
+    """The native library cannot do what was asked on this machine (an impossible `QWICK_ISA`, no memory)."""
+
+    exit_code = 7

@@ -1,0 +1,1 @@
+"""The network: a size is a config, not a file."""
