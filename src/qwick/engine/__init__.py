@@ -1,0 +1,1 @@
+"""Many sequences, one network: step() = plan -> build -> forward -> sample -> commit. Token ids only, no text."""

@@ -1,0 +1,38 @@
+"""A plan into a Batch: ids, angles, runs, wanted rows."""
+
+from collections.abc import Sequence as AbstractSequence
+
+import numpy as np
+
+from qwick.engine.scheduler import PlannedRun
+from qwick.model.rope import RopeTable
+from qwick.ops.contract import Batch, Run
+
+MAX_TOP_K = 128  # a wider choice is drawn from all logits
+
+
+def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
+    """The batch of `plan`, runs in plan order; a run that reaches its sequence's last token wants that row."""
+    ids: list[int] = []
+    positions: list[int] = []
+    runs: list[Run] = []
+    wanted: list[int] = []
+    top_k = 1
+    for planned in plan:
+        sequence, begin = planned.sequence, planned.sequence.num_cached
+        end = begin + planned.num_tokens
+        ids += sequence.token_ids[begin:end]
+        positions += range(begin, end)
+        runs.append(Run(planned.num_tokens, sequence.role, begin, sequence.slot, sequence.pages))
+        if planned.is_last:
+            wanted.append(len(ids) - 1)
+            top_k = _wider(top_k, sequence.request.sampling.num_candidates)
+    cos, sin = rope.angles(np.array(positions))
+    return Batch(np.array(ids, np.int32), cos, sin, tuple(runs), np.array(wanted, np.int32), top_k)
+
+
+def _wider(top_k: int, candidates: int) -> int:
+    """The least top-k that serves both; 0 means all logits."""
+    if top_k == 0 or candidates == 0 or candidates > MAX_TOP_K:
+        return 0
+    return max(top_k, candidates)

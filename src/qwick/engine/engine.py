@@ -1,0 +1,137 @@
+"""The engine: requests in, events out."""
+
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+from qwick.cache.pages import PagePool
+from qwick.cache.slots import SlotPool
+from qwick.cache.spec import CacheSpec, check_context
+from qwick.engine.batching import build
+from qwick.engine.config import EngineConfig
+from qwick.engine.request import Event, Finish, Request, Sequence
+from qwick.engine.scheduler import PlannedRun, plan
+from qwick.errors import CapacityError, UsageError
+from qwick.model.model import Model
+from qwick.ops.contract import Result
+from qwick.sampling.sampler import sample
+
+
+class Engine:
+    """Runs sequences of one model together. Not thread-safe; the caller turns the crank with `step`."""
+
+    def __init__(self, model: Model[Any], config: EngineConfig) -> None:
+        check_context(config.context_len, model.config.max_position_embeddings)
+        self.model = model
+        self.config = config
+        self.spec = CacheSpec(model.config.cache_shape(num_pages=0, num_slots=0, kv_format=config.kv_format))
+        num_pages = config.max_sequences * self.spec.pages_for(config.context_len)
+        model.open(
+            num_pages=num_pages,
+            num_slots=config.max_sequences,
+            max_tokens=config.step_tokens,
+            kv_format=config.kv_format,
+        )
+        self._pages = PagePool(num_pages)
+        self._slots = SlotPool(config.max_sequences)
+        self._ids = count()
+        self._waiting: list[tuple[int, Request]] = []
+        self._running: dict[int, Sequence] = {}
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    def add(self, request: Request) -> int:
+        """Queue a request; its events carry the id returned. Raises UsageError or CapacityError if it can never run."""
+        num_tokens = len(request.token_ids)
+        if num_tokens == 0:
+            raise UsageError("the prompt is empty")
+        if not 0 <= min(request.token_ids) <= max(request.token_ids) < self.model.config.vocab_size:
+            raise UsageError(f"token ids must be from 0 to {self.model.config.vocab_size - 1}")
+        if num_tokens >= self.config.context_len:
+            raise CapacityError(
+                f"the prompt has {num_tokens:,} tokens; the context is {self.config.context_len:,} "
+                "(raise it with --ctx-size, or shorten the prompt)"
+            )
+        sequence_id = next(self._ids)
+        self._waiting.append((sequence_id, request))
+        return sequence_id
+
+    def cancel(self, sequence_id: int) -> None:
+        """Forget a request, waiting or running; unknown ids (already finished) are fine."""
+        self._waiting = [(i, request) for i, request in self._waiting if i != sequence_id]
+        if sequence_id in self._running:
+            self._release(self._running[sequence_id])
+
+    def step(self) -> list[Event]:
+        """Advance every sequence that fits in one batch; one event for each that got a token."""
+        self._admit()
+        planned = plan(list(self._running.values()), self.config.step_tokens)
+        if not planned:
+            return []
+        started = perf_counter()
+        batch = build(planned, self.model.rope)
+        result = self.model.forward(batch)
+        tokens = self._sample(planned, result)
+        return self._commit(planned, tokens, perf_counter() - started)
+
+    def check(self) -> None:
+        """Invariants: every page and slot is free or held by one running sequence."""
+        self._pages.check()
+        self._slots.check()
+        held = sum(len(s.pages) for s in self._running.values())
+        assert held + self._pages.num_free == self._pages.num_pages, "pages leak"
+        assert len(self._running) + self._slots.num_free == self._slots.num_slots, "slots leak"
+
+    def _admit(self) -> None:
+        """Start waiting requests, oldest first, while a slot and the pages of a whole sequence are free."""
+        while self._waiting and self._slots.num_free:
+            sequence_id, request = self._waiting[0]
+            pages = self.spec.pages_for(self._longest(request))
+            if pages > self._pages.num_free:
+                return
+            del self._waiting[0]
+            self._running[sequence_id] = Sequence(
+                sequence_id, request, list(request.token_ids), self._slots.take(), self._pages.take(pages)
+            )
+
+    def _longest(self, request: Request) -> int:
+        return min(self.config.context_len, len(request.token_ids) + request.sampling.max_tokens)
+
+    def _sample(self, planned: list[PlannedRun], result: Result) -> dict[int, int]:
+        """New token by sequence id, for the runs that reached their last known token."""
+        wanting = [run.sequence for run in planned if run.is_last]
+        return {
+            sequence.sequence_id: sample(result, row, sequence.request.sampling, sequence.num_generated)
+            for row, sequence in enumerate(wanting)
+        }
+
+    def _commit(self, planned: list[PlannedRun], tokens: dict[int, int], seconds: float) -> list[Event]:
+        """Write down what the step did; finished sequences give their memory back."""
+        events: list[Event] = []
+        for run in planned:
+            sequence, stats = run.sequence, run.sequence.stats
+            if stats.generated_tokens == 0:
+                stats.prompt_seconds += seconds
+            else:
+                stats.decode_seconds += seconds
+            sequence.num_cached += run.num_tokens
+            if sequence.sequence_id in tokens:
+                sequence.token_ids.append(tokens[sequence.sequence_id])
+                stats.generated_tokens += 1
+                events.append(Event(sequence.sequence_id, sequence.token_ids[-1], stats, self._finish(sequence)))
+                if events[-1].finish:
+                    self._release(sequence)
+        return events
+
+    def _finish(self, sequence: Sequence) -> Finish | None:
+        if sequence.token_ids[-1] in sequence.request.stop_ids:
+            return Finish.STOP
+        longest = self._longest(sequence.request)
+        return Finish.LENGTH if len(sequence.token_ids) >= longest else None
+
+    def _release(self, sequence: Sequence) -> None:
+        del self._running[sequence.sequence_id]
+        self._pages.give_back(sequence.pages)
+        self._slots.give_back(sequence.slot)

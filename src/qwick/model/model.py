@@ -1,0 +1,85 @@
+"""A network on a backend: open it, run batches. The only thing of `model/` that the engine holds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeAlias
+
+from qwick.errors import ConfigError
+from qwick.formats import Format
+from qwick.model.config import ModelConfig, load_config
+from qwick.model.load import load_network
+from qwick.model.qwen3_5 import Qwen3_5
+from qwick.model.rope import RopeTable
+from qwick.ops.contract import Backend, Batch, CommitBatch, Program, Result, W
+from qwick.ops.native import NativeBackend, NativeWeight
+from qwick.weights.checkpoint import open_checkpoint
+
+LoadProgress: TypeAlias = Callable[[int, int], None]
+"""(bytes read so far, bytes in all)"""
+
+
+class Model(Generic[W]):
+    """Weights in memory; after `open`, a cache and compiled programs.
+
+    Not thread-safe: one caller at a time. Results are valid until the next run of the same program.
+    """
+
+    def __init__(self, network: Qwen3_5[W], backend: Backend[W]) -> None:
+        self.config: ModelConfig = network.config
+        self.rope = RopeTable(network.config)
+        self.backend = backend
+        self._network = network
+        self._programs: dict[str, Program] = {}
+
+    def open(self, *, num_pages: int, num_slots: int, max_tokens: int, kv_format: str = "f16") -> None:
+        """Allocate a cache and compile for batches of up to `max_tokens` rows. Raises CapacityError."""
+        self.backend.open_cache(
+            self.config.cache_shape(num_pages=num_pages, num_slots=num_slots, kv_format=kv_format)
+        )
+        self._programs = {
+            name: self.backend.compile(network, max_tokens=max_tokens)
+            for name, network in self._network.programs().items()
+        }
+
+    def forward(self, batch: Batch) -> Result:
+        """Run the trunk: logits (or top-k) of the wanted rows, normed hidden state of all."""
+        return self._programs["forward"].run(batch)
+
+    def draft(self, batch: Batch) -> Result:
+        """Run the MTP block; `batch.hidden` holds h_p and `token_ids` the tokens p + 1. Raises ConfigError without one."""
+        if not self.config.has_mtp:
+            raise ConfigError("this checkpoint has no MTP block to draft with")
+        return self._programs["draft"].run(batch)
+
+    def commit(self, batch: CommitBatch) -> None:
+        """Advance the recurrent states over accepted draft tokens."""
+        self._programs["commit"].run(batch)
+
+
+def open_model(
+    folder: Path,
+    *,
+    format: Format | None = None,
+    threads: int | None = None,
+    threads_batch: int | None = None,
+    isa: str | None = None,
+    progress: LoadProgress | None = None,
+) -> Model[NativeWeight]:
+    """Read a Hugging Face folder into native memory; matrices in `format`, or as the file has them.
+
+    Raises CheckpointError, ConfigError, KernelError; nothing stays allocated then.
+    """
+    config = load_config(folder)
+    with open_checkpoint(folder) as checkpoint:
+        total = sum(info.num_bytes for info in checkpoint.tensors.values())
+        done = 0
+
+        def advance(num_bytes: int) -> None:
+            nonlocal done
+            done += num_bytes
+            if progress:
+                progress(done, total)
+
+        backend = NativeBackend(threads=threads, threads_batch=threads_batch, isa=isa)
+        network = load_network(checkpoint, config, backend, format, advance)
+    return Model(network, backend)
