@@ -36,14 +36,14 @@ test-slow: $(STAMPS)/build $(STAMPS)/dev ## the tests at true model shapes (minu
 	$(SAY) "testing, slow ones only"
 	$(PYTEST) -m slow --timeout 3600
 
-lint: $(STAMPS)/build $(STAMPS)/dev ## style (ruff, clang-format) and direction of imports (import-linter)
+lint: $(STAMPS)/dev ## style (ruff, clang-format) and direction of imports (import-linter)
 	$(SAY) "linting"
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	git ls-files -z 'kernels/*.cpp' 'kernels/*.h' | xargs -0 -r $(BIN)/clang-format --dry-run --Werror
-	$(BIN)/lint-imports
+	PYTHONPATH=src $(BIN)/lint-imports
 
-types: $(STAMPS)/build $(STAMPS)/dev ## check the types (pyright, strict)
+types: $(STAMPS)/dev ## check the types (pyright, strict)
 	$(SAY) "checking types"
 	$(BIN)/pyright
 
