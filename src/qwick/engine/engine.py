@@ -97,13 +97,16 @@ class Engine:
             )
 
     def _longest(self, request: Request) -> int:
+        """Tokens, prompt included, after which the sequence ends at the latest."""
+        if request.sampling.max_tokens is None:
+            return self.config.context_len
         return min(self.config.context_len, len(request.token_ids) + request.sampling.max_tokens)
 
     def _sample(self, planned: list[PlannedRun], result: Result) -> dict[int, int]:
         """New token by sequence id, for the runs that reached their last known token."""
         wanting = [run.sequence for run in planned if run.is_last]
         return {
-            sequence.sequence_id: sample(result, row, sequence.request.sampling, sequence.num_generated)
+            sequence.sequence_id: sample(result, row, sequence.request.sampling, len(sequence.token_ids))
             for row, sequence in enumerate(wanting)
         }
 
@@ -126,7 +129,7 @@ class Engine:
         return events
 
     def _finish(self, sequence: Sequence) -> Finish | None:
-        if sequence.token_ids[-1] in sequence.request.stop_ids:
+        if sequence.token_ids[-1] in sequence.request.sampling.stop_token_ids:
             return Finish.STOP
         longest = self._longest(sequence.request)
         return Finish.LENGTH if len(sequence.token_ids) >= longest else None

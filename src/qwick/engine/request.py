@@ -17,11 +17,10 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt and how to continue it. `stop_ids` end the answer (and are part of the event, not of the text)."""
+    """A prompt and how to continue it."""
 
     token_ids: tuple[int, ...]
     sampling: SamplingParams
-    stop_ids: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)

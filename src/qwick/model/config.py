@@ -17,7 +17,8 @@ _IGNORED = frozenset(
     "_name_or_path architectures attention_dropout bos_token_id chunk_size_feed_forward dtype eos_token_id id2label "
     "image_token_id initializer_range is_encoder_decoder label2id language_model_only mamba_ssm_dtype model_name "
     "output_attentions output_hidden_states pad_token_id problem_type return_dict torch_dtype transformers_version "
-    "unsloth_fixed unsloth_version use_cache video_token_id vision_config vision_end_token_id vision_start_token_id".split()
+    "unsloth_fixed unsloth_version use_cache video_token_id vision_config vision_end_token_id "
+    "vision_start_token_id".split()
 )
 
 # Keys that must have this value if they are there: anything else is another network.
@@ -241,9 +242,13 @@ def _check_shapes(config: ModelConfig) -> None:
     """Relations between sizes, and the multiples that the kernels read in one go (see kernels/kernels.h)."""
     attention, delta = config.attention, config.delta
     if attention.num_q % attention.num_kv:
-        raise ConfigError(f"config.json: {attention.num_q} query heads are not a multiple of {attention.num_kv} kv heads")
+        raise ConfigError(
+            f"config.json: {attention.num_q} query heads are not a multiple of {attention.num_kv} kv heads"
+        )
     if delta.num_v % delta.num_k:
-        raise ConfigError(f"config.json: {delta.num_v} linear value heads are not a multiple of {delta.num_k} key heads")
+        raise ConfigError(
+            f"config.json: {delta.num_v} linear value heads are not a multiple of {delta.num_k} key heads"
+        )
     sizes = {
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,

@@ -57,9 +57,7 @@ def _check(spec: TensorSpec, file_name: str, checkpoint: Checkpoint) -> None:
     if info.dtype not in FILE_DTYPES:
         raise CheckpointError(f"{file_name} has dtype {info.dtype}; qwick reads {', '.join(FILE_DTYPES)}")
     if tuple(info.shape) != spec.shape:
-        raise CheckpointError(
-            f"{file_name} has shape {list(info.shape)}, but config.json asks for {list(spec.shape)}"
-        )
+        raise CheckpointError(f"{file_name} has shape {list(info.shape)}, but config.json asks for {list(spec.shape)}")
 
 
 def _load(

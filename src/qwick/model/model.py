@@ -33,9 +33,7 @@ class Model(Generic[W]):
 
     def open(self, *, num_pages: int, num_slots: int, max_tokens: int, kv_format: str = "f16") -> None:
         """Allocate a cache and compile for batches of up to `max_tokens` rows. Raises CapacityError."""
-        self.backend.open_cache(
-            self.config.cache_shape(num_pages=num_pages, num_slots=num_slots, kv_format=kv_format)
-        )
+        self.backend.open_cache(self.config.cache_shape(num_pages=num_pages, num_slots=num_slots, kv_format=kv_format))
         self._programs = {
             name: self.backend.compile(network, max_tokens=max_tokens)
             for name, network in self._network.programs().items()
@@ -46,7 +44,7 @@ class Model(Generic[W]):
         return self._programs["forward"].run(batch)
 
     def draft(self, batch: Batch) -> Result:
-        """Run the MTP block; `batch.hidden` holds h_p and `token_ids` the tokens p + 1. Raises ConfigError without one."""
+        """Run the MTP block; `batch.hidden` holds h_p, `token_ids` the tokens p + 1. Raises ConfigError without one."""
         if not self.config.has_mtp:
             raise ConfigError("this checkpoint has no MTP block to draft with")
         return self._programs["draft"].run(batch)

@@ -195,6 +195,7 @@ def has_mtp(names: Collection[str]) -> bool:
 
 
 def has_head(names: Collection[str]) -> bool:
+    """Whether the checkpoint carries a head of its own."""
     return any(n in names for n in _HEADS)
 
 

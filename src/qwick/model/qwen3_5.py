@@ -1,8 +1,8 @@
 """The Qwen3.5 network, read from top to bottom.
 
-Three Gated DeltaNet layers to one gated attention layer, each followed by a SwiGLU MLP, on a residual stream; then a norm
-and the (tied or untied) head. Names are the checkpoint's. The functions compute nothing themselves: every line is an op
-of `ops/contract.py`, so the same text is inference in C++ (recorded), oracle in f64, and training.
+Three Gated DeltaNet layers to one gated attention layer, each followed by a SwiGLU MLP, on a residual stream; then a
+norm and the (tied or untied) head. Names are the checkpoint's. The functions compute nothing themselves: every line is
+an op of `ops/contract.py`, so the same text is inference in C++ (recorded), oracle in f64, and training.
 
 Shapes: x is [tokens, hidden_size]; a batch is ragged (several sequences, prompts and single tokens side by side).
 Source: transformers 5.23 `models/qwen3_5`; the MTP block after llama.cpp `qwen35` and vLLM `qwen3_5_mtp`.

@@ -32,6 +32,9 @@ from qwick.formats import Format
 V = TypeVar("V")  # a value: [tokens, width]
 W = TypeVar("W")  # a weight handle
 S = TypeVar("S")  # one step: batch and cache
+W_contra = TypeVar("W_contra", contravariant=True)
+S_contra = TypeVar("S_contra", contravariant=True)
+W_co = TypeVar("W_co", covariant=True)
 
 Float32: TypeAlias = NDArray[np.float32]
 Int32: TypeAlias = NDArray[np.int32]
@@ -180,14 +183,14 @@ class Outputs(Generic[V]):
     head: V | None = None
 
 
-class Ops(Protocol[V, W, S]):
+class Ops(Protocol[V, W_contra, S_contra]):
     """Each op returns a new value and never changes its inputs."""
 
-    def embed(self, table: W, step: S) -> V:
+    def embed(self, table: W_contra, step: S_contra) -> V:
         """Rows of `table` [vocab, hidden] for batch.token_ids -> [tokens, hidden]."""
         ...
 
-    def hidden(self, step: S) -> V:
+    def hidden(self, step: S_contra) -> V:
         """batch.hidden -> [tokens, hidden]."""
         ...
 
@@ -195,26 +198,26 @@ class Ops(Protocol[V, W, S]):
         """[tokens, a], [tokens, b] -> [tokens, a + b]."""
         ...
 
-    def rms_norm(self, x: V, weight: W, eps: float) -> V:
+    def rms_norm(self, x: V, weight: W_contra, eps: float) -> V:
         """x * rsqrt(mean(x^2) + eps) * weight over the last dimension; weight is the full factor (1 + w of HF)."""
         ...
 
-    def linear(self, x: V, weights: Sequence[W]) -> tuple[V, ...]:
+    def linear(self, x: V, weights: Sequence[W_contra]) -> tuple[V, ...]:
         """x [tokens, k] times each weight [n_i, k] transposed -> [tokens, n_i] each.
 
         Weights may be of different families; activations are rounded or quantised once for all that share them.
         """
         ...
 
-    def linear_add(self, x: V, weight: W, residual: V) -> V:
+    def linear_add(self, x: V, weight: W_contra, residual: V) -> V:
         """residual + x @ weight^T -> [tokens, n]."""
         ...
 
-    def gate_up(self, x: V, gate: W, up: W) -> V:
+    def gate_up(self, x: V, gate: W_contra, up: W_contra) -> V:
         """silu(x @ gate^T) * (x @ up^T) -> [tokens, n]."""
         ...
 
-    def causal_conv(self, qkv: V, weight: W, layer: int, step: S) -> V:
+    def causal_conv(self, qkv: V, weight: W_contra, layer: int, step: S_contra) -> V:
         """silu of the depthwise causal convolution of each run, `weight` [channels, conv_kernel], carried in the slot.
 
         y[t, c] = silu(sum_i weight[c, i] * x[t - (conv_kernel - 1) + i, c]). `layer` counts the delta layers.
@@ -222,7 +225,7 @@ class Ops(Protocol[V, W, S]):
         ...
 
     def gated_delta(
-        self, qkv: V, a: V, b: V, decay: W, dt_bias: W, layer: int, heads: DeltaHeads, step: S
+        self, qkv: V, a: V, b: V, decay: W_contra, dt_bias: W_contra, layer: int, heads: DeltaHeads, step: S_contra
     ) -> V:
         """The gated delta rule of each run, state carried in the slot -> [tokens, num_v * v_dim].
 
@@ -232,21 +235,21 @@ class Ops(Protocol[V, W, S]):
         """
         ...
 
-    def gated_rms_norm(self, x: V, gate: V, weight: W, eps: float) -> V:
+    def gated_rms_norm(self, x: V, gate: V, weight: W_contra, eps: float) -> V:
         """weight [dim] * rms_norm over each head of `dim` in x, times silu(gate); x, gate [tokens, heads * dim]."""
         ...
 
-    def norm_rope(self, x: V, weight: W, eps: float, heads: AttentionHeads, step: S, *, gated: bool) -> V:
+    def norm_rope(self, x: V, weight: W_contra, eps: float, heads: AttentionHeads, step: S_contra, *, gated: bool) -> V:
         """RMS-normalise each head, then rotate its first rotary_dim dims (pairs d, d + rotary_dim / 2).
 
         gated False: x [tokens, num_kv * head_dim] (keys) -> the same shape.
         gated True:  x [tokens, num_q, 2, head_dim] (query rows, then gate rows per head) -> [tokens, num_q * head_dim].
-        The angles are batch.rope_cos / rope_sin: out[d] = x[d] cos - x[d + r/2] sin; out[d + r/2] = x[d + r/2] cos + x[d] sin.
+        With the angles of the row: out[d] = x[d] cos - x[d + r/2] sin; out[d + r/2] = x[d + r/2] cos + x[d] sin.
         """
         ...
 
     def attention(
-        self, query: V, key: V, value: V, query_gate: V, layer: int, heads: AttentionHeads, step: S
+        self, query: V, key: V, value: V, query_gate: V, layer: int, heads: AttentionHeads, step: S_contra
     ) -> V:
         """Write key and value to the pages, attend causally, multiply by sigmoid(gate) -> [tokens, num_q * head_dim].
 
@@ -255,21 +258,21 @@ class Ops(Protocol[V, W, S]):
         """
         ...
 
-    def head(self, x: V, table: W, step: S) -> V:
+    def head(self, x: V, table: W_contra, step: S_contra) -> V:
         """x[wanted_rows] @ table^T, all logits or the top-k with log-sum-exp, as batch.top_k says."""
         ...
 
     def replay(
-        self, conv: W, decay: W, dt_bias: W, layer: int, heads: DeltaHeads, step: S
+        self, conv: W_contra, decay: W_contra, dt_bias: W_contra, layer: int, heads: DeltaHeads, step: S_contra
     ) -> None:
         """Commit program: run the convolution and the delta rule over the pending lane of each Commit's slot."""
         ...
 
 
-class Network(Protocol[W]):
+class Network(Protocol[W_co]):
     """A network function with its weights bound, ready to be computed or recorded."""
 
-    def __call__(self, ops: Ops[V, W, S], step: S) -> Outputs[V]: ...
+    def __call__(self, ops: Ops[V, W_co, S], step: S) -> Outputs[V]: ...
 
 
 class Program(Protocol):

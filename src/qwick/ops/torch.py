@@ -4,6 +4,9 @@ Plain definitions, one line of mathematics at a time; ragged runs are padded to 
 ignored: everything is computed in the type of the weights, which is what the native ops are measured against.
 """
 
+# torch's own stubs are partial (`Unknown` in `unflatten`, `from_numpy`, `linalg`):
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,7 +41,8 @@ class TorchCache:
         layers, slots = shape.num_delta_layers, shape.num_slots
         self.shape = shape
         self.kv = torch.zeros(
-            (shape.num_attention_layers, shape.num_pages, 2, shape.page_len, heads.num_kv, heads.head_dim), dtype=kv_dtype
+            (shape.num_attention_layers, shape.num_pages, 2, shape.page_len, heads.num_kv, heads.head_dim),
+            dtype=kv_dtype,
         )
         self.state = torch.zeros((layers, slots, delta.num_v, delta.k_dim, delta.v_dim), dtype=dtype)
         self.conv = torch.zeros((layers, slots, shape.conv_kernel - 1, delta.channels), dtype=dtype)
@@ -123,7 +127,15 @@ class TorchOps:
         return step.unpad(_conv_silu(x, weight))
 
     def gated_delta(
-        self, qkv: Tensor, a: Tensor, b: Tensor, decay: Tensor, dt_bias: Tensor, layer: int, heads: DeltaHeads, step: TorchStep
+        self,
+        qkv: Tensor,
+        a: Tensor,
+        b: Tensor,
+        decay: Tensor,
+        dt_bias: Tensor,
+        layer: int,
+        heads: DeltaHeads,
+        step: TorchStep,
     ) -> Tensor:
         runs = step.tokens.runs
         q, k, v, log_g, beta = _delta_inputs(step.pad(qkv), step.pad(a), step.pad(b), decay, dt_bias, heads)
@@ -155,7 +167,14 @@ class TorchOps:
         return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1).flatten(1)
 
     def attention(
-        self, query: Tensor, key: Tensor, value: Tensor, query_gate: Tensor, layer: int, heads: AttentionHeads, step: TorchStep
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_gate: Tensor,
+        layer: int,
+        heads: AttentionHeads,
+        step: TorchStep,
     ) -> Tensor:
         q = step.pad(query.unflatten(-1, (heads.num_q, heads.head_dim)))
         k, v = (x.unflatten(-1, (heads.num_kv, heads.head_dim)) for x in (key, value))
@@ -204,7 +223,7 @@ def _conv_silu(x: Tensor, weight: Tensor) -> Tensor:
 def _delta_inputs(
     qkv: Tensor, a: Tensor, b: Tensor, decay: Tensor, dt_bias: Tensor, heads: DeltaHeads
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """[runs, tokens, ...] -> q, k [.., num_v, k_dim] (tiled to v heads), v [.., num_v, v_dim], log g, beta [.., num_v]."""
+    """[runs, tokens, ...] -> q, k [.., num_v, k_dim] (tiled), v [.., num_v, v_dim], log g, beta [.., num_v]."""
     k_size = heads.num_k * heads.k_dim
     q, k, v = qkv.split([k_size, k_size, heads.num_v * heads.v_dim], dim=-1)
     q, k = (x.unflatten(-1, (heads.num_k, heads.k_dim)) for x in (q, k))
@@ -232,7 +251,7 @@ def _delta_scan(
 def _delta_chunked(
     q: Tensor, k: Tensor, v: Tensor, log_g: Tensor, beta: Tensor, state: Tensor, chunk_len: int
 ) -> tuple[Tensor, Tensor]:
-    """The same in chunks (WY form, arXiv:2406.06484 and 2412.06464): a triangular solve and matrix products per chunk."""
+    """The same in chunks (WY form, arXiv:2406.06484, 2412.06464): a triangular solve and matrix products each."""
     q, k, v, log_g, beta = (x.transpose(1, 2) for x in (q, k, v, log_g, beta))  # [runs, heads, tokens, ...]
     outs: list[Tensor] = []
     for begin in range(0, q.shape[2], chunk_len):
@@ -275,7 +294,7 @@ def _keep_states(cache: TorchCache, states: list[Tensor], a: Tensor, b: Tensor, 
 
 
 def _through_pages(cache: TorchCache, k: Tensor, v: Tensor, layer: int, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Write the runs' keys and values, return all of each sequence's, padded: [runs, longest context, kv heads, dim]."""
+    """Write the runs' keys and values, return all of each sequence's, padded: [runs, longest, kv heads, dim]."""
     page_len = cache.shape.page_len
     longest = max((run.context_len + run.num_tokens for run in batch.runs), default=0)
     gathered = k.new_zeros((2, len(batch.runs), longest, *k.shape[1:]))
