@@ -1,0 +1,1 @@
+"""Files with weights, read with suspicion; knows no model."""
