@@ -16,6 +16,7 @@ enum class Family : int32_t { f32 = 0, bf16 = 1, i8 = 2 };
 constexpr int kNumFamilies = 3;
 constexpr int64_t kQuantBlock = 32;  // values along k that share one i8 scale
 constexpr int64_t kPanelCols = 16;   // weight rows (output columns) of one panel
+constexpr int64_t kDeltaTile = 32;   // v lanes of the delta rule's state that lie together
 
 enum class KvFormat : int32_t { f32 = 0, f16 = 1 };
 
@@ -38,7 +39,7 @@ struct Rows {
 
 struct Kernels {
     // --- linear, decode rows -------------------------------------------------------------------------------------------
-    // d = amax / 127 per block, q = round-half-even(x / d) (0 when d == 0).
+    // d = amax / 127 per block, q = round-half-even(x / d); both 0 when d would be subnormal.
     void (*quantize_i8)(const float* x, int64_t k, int8_t* q, float* d);
     // y[i * ldy + j] = dot(x row i, w row begin + j) for j < end - begin, all i < m; one entry per family.
     void (*dots[kNumFamilies])(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy);
@@ -47,6 +48,7 @@ struct Kernels {
     // out[i] = x[i] rounded to bf16 (nearest even), as f32.
     void (*round_bf16)(const float* x, int64_t n, float* out);
     // panel[kk * kPanelCols + j] = w[row + j][k_begin + kk], zero for rows past the end; bf16-rounded for i8.
+    // k_begin and k_len are multiples of 16 (i8: a vector of 16 lies in one block).
     void (*decode_panel[kNumFamilies])(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel);
     // y[i * ldy + j] (+)= sum_kk x[i * ldx + kk] * panel[kk * kPanelCols + j], kk ascending, fused multiply-add, for
     // i < m, j < kPanelCols. `first` starts from zero, otherwise from y.
@@ -68,8 +70,10 @@ struct Kernels {
     // --- recurrent layers ----------------------------------------------------------------------------------------------
     // out[c] = silu(sum_i taps[i * channels + c] * rows[i][c]), i ascending; rows[num_taps - 1] is the current token.
     void (*conv_silu)(const float* const* rows, const float* taps, int64_t num_taps, int64_t channels, float* out);
-    // The delta rule over num_tokens tokens for v lanes [v_begin, v_end) of one head. State s is [k_dim][v_dim].
+    // The delta rule over num_tokens tokens for v lanes [v_begin, v_end) of one head, whole tiles (v_end may be v_dim).
+    // State s is [v_dim / kDeltaTile][k_dim][kDeltaTile], the last tile as narrow as v_dim leaves it; zero is all zeros.
     // q, k [t * ldqk] normalised and scaled; v [t * ldv]; g, beta [t * ldg]; out [t * ldo]; see Ops.gated_delta.
+    // o is computed as g S^T q + (k . q) delta from the old S, which is the same and needs one pass over the state.
     void (*delta_run)(float* s, int64_t k_dim, int64_t v_dim, int64_t v_begin, int64_t v_end, int64_t num_tokens,
                       const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g,
                       const float* beta, int64_t ldg, float* out, int64_t ldo);

@@ -1,0 +1,87 @@
+// How weights, activations and cache entries are stored and read back. Included after simd_<isa>.h and math_simd.h.
+#include "tables.h"
+
+namespace qwick::ISA_NAMESPACE {
+namespace {
+
+constexpr float kSmallestNormal = 1.17549435e-38f;
+
+void quantize_block(const float* x, int8_t* q, float* d) {
+    Vec largest = zero();
+    for (int64_t i = 0; i < kQuantBlock; i += kLanes) largest = max(largest, abs(load(x + i)));
+    const float scale = reduce_max(largest) / 127.0f;
+    if (scale < kSmallestNormal) {  // too few bits to divide by
+        *d = 0;
+        for (int64_t i = 0; i < kQuantBlock; ++i) q[i] = 0;
+        return;
+    }
+    *d = scale;
+    for (int64_t i = 0; i < kQuantBlock; i += kLanes) store_i8(q + i, div(load(x + i), splat(scale)));
+}
+
+void quantize_i8(const float* x, int64_t k, int8_t* q, float* d) {
+    for (int64_t block = 0; block < k / kQuantBlock; ++block) {
+        quantize_block(x + block * kQuantBlock, q + block * kQuantBlock, d + block);
+    }
+}
+
+void round_row(const float* x, int64_t n, float* out) {
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) store(out + i, round_bf16(load(x + i)));
+    if (i < n) store_n(out + i, round_bf16(load_n(x + i, n - i, zero())), n - i);
+}
+
+// kLanes values of a row from column k on. i8: a vector never straddles two blocks.
+template <Family family>
+inline Vec load_weights(const Weight& w, int64_t row, int64_t k) {
+    const int64_t index = row * w.cols + k;
+    if constexpr (family == Family::f32) return load(static_cast<const float*>(w.data) + index);
+    if constexpr (family == Family::bf16) return load_bf16(static_cast<const uint16_t*>(w.data) + index);
+    if constexpr (family == Family::i8) {
+        const Vec scale = splat(_cvtsh_ss(w.scales[index / kQuantBlock]));
+        return mul(load_i8(static_cast<const int8_t*>(w.data) + index), scale);
+    }
+}
+
+template <Family family>
+void decode_row(const Weight& w, int64_t row, float* out) {
+    for (int64_t k = 0; k < w.cols; k += kLanes) store(out + k, load_weights<family>(w, row, k));
+}
+
+template <Family family>
+void decode_panel(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel) {
+    const int64_t num_rows = w.rows - row < kPanelCols ? w.rows - row : kPanelCols;
+    for (int64_t kk = 0; kk < k_len; kk += kLanes) {
+        Vec rows[kPanelCols];
+        for (int64_t j = 0; j < kPanelCols; ++j) {
+            rows[j] = j < num_rows ? load_weights<family>(w, row + j, k_begin + kk) : zero();
+            if constexpr (family == Family::i8) rows[j] = round_bf16(rows[j]);
+        }
+        store_transposed(rows, panel + kk * kPanelCols);
+    }
+}
+
+void store_kv_f32(const float* x, int64_t n, void* out) {
+    for (int64_t i = 0; i < n; i += kLanes) store(static_cast<float*>(out) + i, load(x + i));
+}
+
+void store_kv_f16(const float* x, int64_t n, void* out) {
+    for (int64_t i = 0; i < n; i += kLanes) store_f16(static_cast<uint16_t*>(out) + i, load(x + i));
+}
+
+}  // namespace
+
+void fill_codec(Kernels& table) {
+    table.quantize_i8 = quantize_i8;
+    table.round_bf16 = round_row;
+    table.decode_row[0] = decode_row<Family::f32>;
+    table.decode_row[1] = decode_row<Family::bf16>;
+    table.decode_row[2] = decode_row<Family::i8>;
+    table.decode_panel[0] = decode_panel<Family::f32>;
+    table.decode_panel[1] = decode_panel<Family::bf16>;
+    table.decode_panel[2] = decode_panel<Family::i8>;
+    table.store_kv[0] = store_kv_f32;
+    table.store_kv[1] = store_kv_f16;
+}
+
+}  // namespace qwick::ISA_NAMESPACE

@@ -1,0 +1,96 @@
+// The gated delta rule. Included after simd_<isa>.h and math_simd.h.
+//
+// Lanes are v columns of the state, so nothing is summed across lanes. One pass over the state per token: the pass for
+// token t first applies the update of token t - 1, then sums what k_t and q_t recall (benchmarks/spike/delta_rule.cpp).
+#include "tables.h"
+
+namespace qwick::ISA_NAMESPACE {
+namespace {
+
+struct Tokens {  // one head's inputs for the lanes of one tile; rows ld… floats apart
+    int64_t num;
+    const float *q, *k;
+    int64_t ldqk;
+    const float* v;
+    int64_t ldv;
+    const float *g, *beta;
+    int64_t ldg;
+    float* out;
+    int64_t ldo;
+};
+
+// s <- g s + k delta^T: the update of one token. Sums a = s^T k_next, b = s^T q_next of the new s on the way.
+template <int W, bool update, bool recall>
+inline void pass(float* s, int64_t k_dim, float g, const float* k, const Vec (&delta)[W], const float* k_next,
+                 const float* q_next, Vec (&a)[W], Vec (&b)[W]) {
+    const Vec decay = splat(g);
+    Vec sum_a[W], sum_b[W];
+    for (int w = 0; w < W; ++w) sum_a[w] = sum_b[w] = zero();
+    for (int64_t i = 0; i < k_dim; ++i, s += W * kLanes) {
+#pragma GCC unroll 4
+        for (int w = 0; w < W; ++w) {
+            Vec state = load(s + w * kLanes);
+            if (update) {
+                state = fma(splat(k[i]), delta[w], mul(decay, state));
+                store(s + w * kLanes, state);
+            }
+            if (recall) {
+                sum_a[w] = fma(state, splat(k_next[i]), sum_a[w]);
+                sum_b[w] = fma(state, splat(q_next[i]), sum_b[w]);
+            }
+        }
+    }
+    for (int w = 0; w < W; ++w) a[w] = sum_a[w], b[w] = sum_b[w];
+}
+
+// delta = beta (v - g a); o = g b + (k . q) delta, which is S^T q after the update.
+template <int W>
+inline void emit(const Tokens& tokens, int64_t t, int64_t k_dim, const Vec (&a)[W], const Vec (&b)[W], Vec (&delta)[W]) {
+    const Vec decay = splat(tokens.g[t * tokens.ldg]), beta = splat(tokens.beta[t * tokens.ldg]);
+    const Vec overlap = splat(dot(tokens.k + t * tokens.ldqk, tokens.q + t * tokens.ldqk, k_dim));
+    for (int w = 0; w < W; ++w) {
+        const Vec value = load(tokens.v + t * tokens.ldv + w * kLanes);
+        delta[w] = mul(beta, fnma(decay, a[w], value));
+        store(tokens.out + t * tokens.ldo + w * kLanes, fma(overlap, delta[w], mul(decay, b[w])));
+    }
+}
+
+// All tokens for one tile [k_dim][W * kLanes] of the state, which stays in the nearest cache.
+template <int W>
+void run_tile(float* s, int64_t k_dim, const Tokens& tokens) {
+    Vec a[W], b[W], delta[W];
+    for (Vec& d : delta) d = zero();
+    for (int64_t t = 0; t < tokens.num; ++t) {
+        const float *k = tokens.k + t * tokens.ldqk, *q = tokens.q + t * tokens.ldqk;
+        if (t == 0) {
+            pass<W, false, true>(s, k_dim, 1, k, delta, k, q, a, b);
+        } else {
+            pass<W, true, true>(s, k_dim, tokens.g[(t - 1) * tokens.ldg], k - tokens.ldqk, delta, k, q, a, b);
+        }
+        emit<W>(tokens, t, k_dim, a, b, delta);
+    }
+    const int64_t last = tokens.num - 1;
+    if (last < 0) return;
+    const float* k = tokens.k + last * tokens.ldqk;
+    pass<W, true, false>(s, k_dim, tokens.g[last * tokens.ldg], k, delta, k, k, a, b);
+}
+
+void delta_run(float* s, int64_t k_dim, int64_t v_dim, int64_t v_begin, int64_t v_end, int64_t num_tokens, const float* q,
+               const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g, const float* beta, int64_t ldg,
+               float* out, int64_t ldo) {
+    constexpr int kWide = kDeltaTile / kLanes;
+    for (int64_t lane = v_begin; lane < v_end; lane += kDeltaTile) {
+        const Tokens tokens{num_tokens, q, k, ldqk, v + lane, ldv, g, beta, ldg, out + lane, ldo};
+        if (v_dim - lane >= kDeltaTile) {
+            run_tile<kWide>(s + lane * k_dim, k_dim, tokens);
+        } else {
+            run_tile<kWide / 2>(s + lane * k_dim, k_dim, tokens);
+        }
+    }
+}
+
+}  // namespace
+
+void fill_gated_delta(Kernels& table) { table.delta_run = delta_run; }
+
+}  // namespace qwick::ISA_NAMESPACE

@@ -1,0 +1,124 @@
+// Decode rows: dot products of a few activation rows with many weight rows. Included after simd_<isa>.h and math_simd.h.
+//
+// A tile is M activation rows by R weight rows that share their loads. The order of an output's sum depends on k alone:
+// f32 and bf16 as in dot() of math_simd.h; i8 one running sum per lane over the blocks.
+#pragma once
+
+#include "tables.h"
+
+namespace qwick::ISA_NAMESPACE {
+namespace {
+
+constexpr int kSumParts = 16 / kLanes;  // vectors of running sums per output
+constexpr int64_t kRowsTogether = 8;    // weight rows that stay in cache while all activation rows pass over them
+
+template <class Stored>
+struct FloatTile {
+    static constexpr int rows(int m) { return 8 / kSumParts / m > 0 ? 8 / kSumParts / m : 1; }  // eight chains of fma
+
+    template <int M, int R>
+    static void run(const Rows& x, const Weight& w, int64_t i, int64_t row, float* y, int64_t ldy) {
+        const auto* weights = static_cast<const Stored*>(w.data) + row * w.cols;
+        const float* values = x.f32 + i * x.ld;
+        Vec sums[M][R][kSumParts];
+        for (auto& of_row : sums) {
+            for (auto& parts : of_row) {
+                for (Vec& part : parts) part = zero();
+            }
+        }
+        for (int64_t k = 0; k < w.cols; k += 16) {
+#pragma GCC unroll 2
+            for (int part = 0; part < kSumParts; ++part) {
+                const int64_t at = k + part * kLanes;
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r) {
+                    const Vec weight = load_stored(weights + r * w.cols + at);
+#pragma GCC unroll 8
+                    for (int m = 0; m < M; ++m) {
+                        sums[m][r][part] = fma(load(values + m * x.ld + at), weight, sums[m][r][part]);
+                    }
+                }
+            }
+        }
+        for (int m = 0; m < M; ++m) {
+            for (int r = 0; r < R; ++r) {
+                const Vec* parts = sums[m][r];
+                y[m * ldy + r] = reduce_add(kSumParts == 1 ? parts[0] : add(parts[0], parts[kSumParts - 1]));
+            }
+        }
+    }
+};
+
+struct I8Tile {
+    static constexpr int rows(int m) { return m == 1 ? 4 : 2; }
+
+    // factors[m][r][b] = activation scale times weight scale of the next n <= kLanes blocks, zero after them.
+    template <int M, int R>
+    static void load_factors(const Rows& x, const Weight& w, int64_t i, int64_t row, int64_t block, int64_t n,
+                             float (&factors)[M][R][kLanes]) {
+        const int64_t num_blocks = w.cols / kQuantBlock;
+        Vec scales[M];
+        for (int m = 0; m < M; ++m) scales[m] = load_n(x.d + (i + m) * num_blocks + block, n, zero());
+        for (int r = 0; r < R; ++r) {
+            const Vec scale = load_f16_n(w.scales + (row + r) * num_blocks + block, n);
+            for (int m = 0; m < M; ++m) store(factors[m][r], mul(scales[m], scale));
+        }
+    }
+
+    template <int M, int R>
+    static void run(const Rows& x, const Weight& w, int64_t i, int64_t row, float* y, int64_t ldy) {
+        const auto* weights = static_cast<const int8_t*>(w.data) + row * w.cols;
+        const int8_t* values = x.q + i * x.k;
+        const int64_t num_blocks = w.cols / kQuantBlock;
+        Vec sums[M][R];
+        for (auto& of_row : sums) {
+            for (Vec& sum : of_row) sum = zero();
+        }
+        alignas(64) float factors[M][R][kLanes];
+        for (int64_t begin = 0; begin < num_blocks; begin += kLanes) {
+            const int64_t n = num_blocks - begin < kLanes ? num_blocks - begin : kLanes;
+            load_factors<M, R>(x, w, i, row, begin, n, factors);
+            for (int64_t b = 0; b < n; b += kBlocksPerBytes) {
+                const int64_t at = (begin + b) * kQuantBlock;
+                Bytes bytes[M];
+                for (int m = 0; m < M; ++m) bytes[m] = load_bytes(values + m * x.k + at, n - b);
+#pragma GCC unroll 4
+                for (int r = 0; r < R; ++r) {
+                    const Bytes weight = load_bytes(weights + r * w.cols + at, n - b);
+                    const Bytes abs_weight = abs_bytes(weight);
+#pragma GCC unroll 4
+                    for (int m = 0; m < M; ++m) {
+                        const Vec dots = to_floats(dot_bytes(abs_weight, weight, bytes[m]));
+                        sums[m][r] = fma(dots, block_factors(factors[m][r] + b), sums[m][r]);
+                    }
+                }
+            }
+        }
+        for (int m = 0; m < M; ++m) {
+            for (int r = 0; r < R; ++r) y[m * ldy + r] = reduce_add(sums[m][r]);
+        }
+    }
+};
+
+template <class Tile, int M>
+void dots_of_rows(const Rows& x, const Weight& w, int64_t i, int64_t begin, int64_t end, float* y, int64_t ldy) {
+    constexpr int R = Tile::rows(M);
+    int64_t row = begin;
+    for (; row + R <= end; row += R) Tile::template run<M, R>(x, w, i, row, y + row - begin, ldy);
+    for (; row < end; ++row) Tile::template run<M, 1>(x, w, i, row, y + row - begin, ldy);
+}
+
+template <class Tile>
+void dots(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy) {
+    for (int64_t row = begin; row < end; row += kRowsTogether) {
+        const int64_t row_end = row + kRowsTogether < end ? row + kRowsTogether : end;
+        float* out = y + row - begin;
+        int64_t i = 0;
+        for (; i + 4 <= x.m; i += 4) dots_of_rows<Tile, 4>(x, w, i, row, row_end, out + i * ldy, ldy);
+        for (; i + 2 <= x.m; i += 2) dots_of_rows<Tile, 2>(x, w, i, row, row_end, out + i * ldy, ldy);
+        for (; i < x.m; ++i) dots_of_rows<Tile, 1>(x, w, i, row, row_end, out + i * ldy, ldy);
+    }
+}
+
+}  // namespace
+}  // namespace qwick::ISA_NAMESPACE

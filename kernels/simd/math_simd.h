@@ -1,0 +1,62 @@
+// What both vector widths compute the same way. Included after one of simd_<isa>.h.
+#pragma once
+
+namespace qwick::ISA_NAMESPACE {
+namespace {
+
+// exp, within 2 ulp; 0 where the result would be subnormal (x < -87.33), infinity above 88.72, a NaN stays one.
+// Cephes expf: 2^n p(r), x = n ln 2 + r; 2^n in two factors because n can be 128.
+inline Vec exp(Vec x) {
+    const Vec clamped = min(splat(89.0f), max(splat(-88.0f), x));
+    const Ints n = to_ints(mul(clamped, splat(1.44269504f)));
+    Vec r = fnma(to_floats(n), splat(0.693359375f), clamped);
+    r = fnma(to_floats(n), splat(-2.12194440e-4f), r);
+    Vec p = splat(1.9875691500e-4f);
+    p = fma(p, r, splat(1.3981999507e-3f));
+    p = fma(p, r, splat(8.3334519073e-3f));
+    p = fma(p, r, splat(4.1665795894e-2f));
+    p = fma(p, r, splat(1.6666665459e-1f));
+    p = fma(p, r, splat(5.0000001201e-1f));
+    p = add(fma(p, mul(r, r), r), splat(1.0f));
+    const Ints n_half = half(n);
+    const Vec scaled = mul(mul(p, power_of_two(n_half)), power_of_two(minus(n, n_half)));
+    return zero_where_less(scaled, x, splat(-87.3365447f));
+}
+
+inline float exp(float x) {
+    alignas(64) float lanes[kLanes];
+    store(lanes, exp(splat(x)));
+    return lanes[0];
+}
+
+inline Vec times_sigmoid(Vec x, Vec gate) { return div(x, add(splat(1.0f), exp(sub(zero(), gate)))); }
+inline Vec silu(Vec x) { return times_sigmoid(x, x); }
+
+// Weights of any storage type as floats, kLanes at a time.
+inline Vec load_stored(const float* p) { return load(p); }
+inline Vec load_stored(const uint16_t* p) { return load_bf16(p); }
+
+// The first n f16 values, zero after them.
+inline Vec load_f16_n(const uint16_t* p, int64_t n) {
+    if (n == kLanes) return load_f16(p);
+    uint16_t padded[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) padded[i] = p[i];
+    return load_f16(padded);
+}
+
+// Sum of a[i] * b[i], n a multiple of 16: sixteen running sums, then the fixed tree.
+inline float dot(const float* a, const float* b, int64_t n) {
+    constexpr int kParts = 16 / kLanes;
+    Vec sums[kParts];
+    for (Vec& sum : sums) sum = zero();
+    for (int64_t i = 0; i < n; i += 16) {
+        for (int part = 0; part < kParts; ++part) {
+            const int64_t at = i + part * kLanes;
+            sums[part] = fma(load(a + at), load(b + at), sums[part]);
+        }
+    }
+    return reduce_add(kParts == 1 ? sums[0] : add(sums[0], sums[kParts - 1]));
+}
+
+}  // namespace
+}  // namespace qwick::ISA_NAMESPACE

@@ -1,0 +1,142 @@
+// One vector of 8 f32 lanes: AVX2 + FMA + F16C. Same names and meaning as simd_avx512.h, so a kernel is written once.
+// Everything has internal linkage: no other file may end up with code compiled for this ISA (see docs/kernels.md).
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#define ISA_NAMESPACE avx2
+
+namespace qwick::avx2 {
+namespace {
+
+using Vec = __m256;
+using Ints = __m256i;
+constexpr int64_t kLanes = 8;
+constexpr int kPanelRows = 6;  // rows of a panel product that stay in registers: 6 x 16 columns
+
+inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
+inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
+inline Vec zero() { return _mm256_setzero_ps(); }
+inline Vec splat(float x) { return _mm256_set1_ps(x); }
+inline Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+inline Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+inline Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+inline Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }    // a * b + c
+inline Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }  // c - a * b
+inline Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }                // b where either is a NaN
+inline Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }                // b where either is a NaN
+inline Vec abs(Vec a) { return _mm256_andnot_ps(splat(-0.0f), a); }
+
+inline Ints lane_mask(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+// The first n lanes (0 <= n <= kLanes); the others are `fill`, and their memory is not touched.
+inline Vec load_n(const float* p, int64_t n, Vec fill) {
+    const Ints mask = lane_mask(n);
+    return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, mask), _mm256_castsi256_ps(mask));
+}
+inline void store_n(float* p, Vec v, int64_t n) { _mm256_maskstore_ps(p, lane_mask(n), v); }
+
+// Always the same tree: halves, then quarters, then pairs.
+inline float reduce_add(Vec v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+inline float reduce_max(Vec v) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+inline Ints to_ints(Vec v) { return _mm256_cvtps_epi32(v); }  // half to even
+inline Vec to_floats(Ints v) { return _mm256_cvtepi32_ps(v); }
+inline Ints half(Ints v) { return _mm256_srai_epi32(v, 1); }
+inline Ints minus(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
+inline Vec power_of_two(Ints n) {  // -126 <= n <= 127
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+inline Vec zero_where_less(Vec value, Vec x, Vec limit) {  // 0 where x < limit
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value);
+}
+
+// --- storage formats --------------------------------------------------------------------------------------------------
+
+inline Vec load_bf16(const uint16_t* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+inline Vec load_f16(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Vec load_i8(const int8_t* p) {
+    return to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline void store_f16(uint16_t* p, Vec v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store_i8(int8_t* p, Vec v) {  // rounded half to even
+    const Ints ints = to_ints(v);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+}
+inline Vec round_bf16(Vec v) {  // nearest even; a NaN stays a quiet NaN
+    const Ints bits = _mm256_castps_si256(v);
+    const Ints odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const Ints up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const Ints quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const Vec rounded = _mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(quiet),
+                                         _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    return _mm256_and_ps(rounded, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000))));
+}
+
+// --- int8 blocks ------------------------------------------------------------------------------------------------------
+
+using Bytes = __m256i;
+constexpr int64_t kBlocksPerBytes = 1;  // quantised blocks in one vector of bytes
+
+// `num_blocks` >= 1 left to read at p.
+inline Bytes load_bytes(const int8_t* p, int64_t /*num_blocks*/) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline Bytes abs_bytes(Bytes v) { return _mm256_abs_epi8(v); }
+// Products of w and x summed four by four, exact: |w| (as unsigned, so -128 is fine) times x with w's sign. x >= -127.
+inline Ints dot_bytes(Bytes abs_w, Bytes w, Bytes x) {
+    const __m256i pairs = _mm256_maddubs_epi16(abs_w, _mm256_sign_epi8(x, w));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+// A block's factor in every lane that dot_bytes fills from it.
+inline Vec block_factors(const float* factors) { return _mm256_broadcast_ss(factors); }
+
+// --- panels -----------------------------------------------------------------------------------------------------------
+
+// 8x8: out[i * ld + j] = rows[j][i].
+inline void store_transposed_8x8(const Vec* rows, float* out, int64_t ld) {
+    Vec pairs[8], quads[8];
+    for (int i = 0; i < 4; ++i) {
+        pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        quads[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+        quads[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+        quads[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+        quads[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+        store(out + i * ld, _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20));
+        store(out + (i + 4) * ld, _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31));
+    }
+}
+// 16 rows of kLanes values become kLanes rows of 16.
+inline void store_transposed(const Vec* rows, float* out) {
+    store_transposed_8x8(rows, out, 16);
+    store_transposed_8x8(rows + 8, out + 8, 16);
+}
+
+}  // namespace
+}  // namespace qwick::avx2

@@ -1,0 +1,158 @@
+// One vector of 16 f32 lanes: AVX-512 F, BW, DQ, VL. Same names and meaning as simd_avx2.h, so a kernel is written once.
+// Everything has internal linkage: no other file may end up with code compiled for this ISA (see docs/kernels.md).
+// Only intrinsics that SIMDe 0.8.2 has are used, so that machines without AVX-512 can test this code.
+#pragma once
+
+// GCC 12 finds these in its own header (bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+#ifdef QWICK_EMULATE_AVX512
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+#include <simde/x86/fma.h>
+#else
+#include <immintrin.h>
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+#define ISA_NAMESPACE avx512
+
+namespace qwick::avx512 {
+namespace {
+
+using Vec = __m512;
+using Ints = __m512i;
+constexpr int64_t kLanes = 16;
+constexpr int kPanelRows = 12;  // rows of a panel product that stay in registers: 12 x 16 columns
+
+inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+inline Vec zero() { return _mm512_setzero_ps(); }
+inline Vec splat(float x) { return _mm512_set1_ps(x); }
+inline Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+inline Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+inline Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+inline Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }    // a * b + c
+inline Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }  // c - a * b
+inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }                // b where either is a NaN
+inline Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }                // b where either is a NaN
+inline Vec abs(Vec a) { return _mm512_abs_ps(a); }
+
+inline __mmask16 lane_mask(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+// The first n lanes (0 <= n <= kLanes); the others are `fill`, and their memory is not touched.
+inline Vec load_n(const float* p, int64_t n, Vec fill) { return _mm512_mask_loadu_ps(fill, lane_mask(n), p); }
+inline void store_n(float* p, Vec v, int64_t n) { _mm512_mask_storeu_ps(p, lane_mask(n), v); }
+
+// Always the same tree: halves, quarters, eighths, then pairs.
+inline float reduce_add(Vec v) {
+    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+inline float reduce_max(Vec v) {
+    const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+inline Ints to_ints(Vec v) { return _mm512_cvtps_epi32(v); }  // half to even
+inline Vec to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
+inline Ints half(Ints v) { return _mm512_srai_epi32(v, 1); }
+inline Ints minus(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
+inline Vec power_of_two(Ints n) {  // -126 <= n <= 127
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+}
+inline Vec zero_where_less(Vec value, Vec x, Vec limit) {  // 0 where x < limit
+    return _mm512_mask_mov_ps(value, _mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), zero());
+}
+
+// --- storage formats --------------------------------------------------------------------------------------------------
+
+inline Vec load_bf16(const uint16_t* p) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline Vec load_f16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Vec load_i8(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return to_floats(_mm512_cvtepi16_epi32(_mm256_cvtepi8_epi16(bytes)));
+}
+inline void store_f16(uint16_t* p, Vec v) {
+    const __m128i low = _mm256_cvtps_ph(_mm512_castps512_ps256(v), _MM_FROUND_TO_NEAREST_INT);
+    const __m128i high = _mm256_cvtps_ph(_mm512_extractf32x8_ps(v, 1), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), low);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), high);
+}
+inline void store_i8(int8_t* p, Vec v) {  // rounded half to even
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(to_ints(v)));
+}
+inline Vec round_bf16(Vec v) {  // nearest even; a NaN stays a quiet NaN
+    const Ints bits = _mm512_castps_si512(v);
+    const Ints odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const Ints up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const Ints quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const Vec rounded = _mm512_mask_mov_ps(_mm512_castsi512_ps(up), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q),
+                                           _mm512_castsi512_ps(quiet));
+    const Ints high = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(rounded), high));
+}
+
+// --- int8 blocks ------------------------------------------------------------------------------------------------------
+
+using Bytes = __m512i;
+constexpr int64_t kBlocksPerBytes = 2;  // quantised blocks in one vector of bytes
+
+// `num_blocks` >= 1 left to read at p; a missing second block is zero.
+inline Bytes load_bytes(const int8_t* p, int64_t num_blocks) {
+    if (num_blocks > 1) return _mm512_loadu_si512(p);
+    return _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 0);
+}
+inline Bytes abs_bytes(Bytes v) { return _mm512_abs_epi8(v); }
+// Products of w and x summed four by four, exact: |w| (as unsigned, so -128 is fine) times x with w's sign. x >= -127.
+inline Ints dot_bytes(Bytes abs_w, Bytes w, Bytes x) {
+    const __m512i signed_x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+    return _mm512_madd_epi16(_mm512_maddubs_epi16(abs_w, signed_x), _mm512_set1_epi16(1));
+}
+// Each block's factor in every lane that dot_bytes fills from it.
+inline Vec block_factors(const float* factors) {
+    return _mm512_mask_mov_ps(splat(factors[0]), 0xff00, splat(factors[1]));
+}
+
+// --- panels -----------------------------------------------------------------------------------------------------------
+
+// 16 rows of kLanes values become kLanes rows of 16.
+inline void store_transposed(const Vec* rows, float* out) {
+    Vec pairs[16], quads[16];
+    for (int i = 0; i < 8; ++i) {
+        pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    // quads[4 b + c], 128-bit piece p: column 4 p + c of rows 4 b .. 4 b + 3.
+    for (int i = 0; i < 16; i += 4) {
+        quads[i] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+        quads[i + 1] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+        quads[i + 2] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+        quads[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+    for (int c = 0; c < 4; ++c) {
+        const Vec even_top = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x88);       // pieces 0, 2 of rows 0-3 and 4-7
+        const Vec odd_top = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xdd);        // pieces 1, 3
+        const Vec even_low = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x88);  // the same of rows 8-11 and 12-15
+        const Vec odd_low = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0xdd);
+        store(out + c * 16, _mm512_shuffle_f32x4(even_top, even_low, 0x88));
+        store(out + (4 + c) * 16, _mm512_shuffle_f32x4(odd_top, odd_low, 0x88));
+        store(out + (8 + c) * 16, _mm512_shuffle_f32x4(even_top, even_low, 0xdd));
+        store(out + (12 + c) * 16, _mm512_shuffle_f32x4(odd_top, odd_low, 0xdd));
+    }
+}
+
+}  // namespace
+}  // namespace qwick::avx512
