@@ -60,7 +60,7 @@ ci: ## what continuous integration runs
 	.ci/run
 
 pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew (recipes/pocket, up to an hour)
-	$(BIN)/python -m recipes.pocket
+	$(BIN)/python recipes/pocket/train.py
 
 clean: ## remove everything built, .venv too
 	rm -rf $(VENV) build dist
