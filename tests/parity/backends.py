@@ -1,0 +1,14 @@
+"""The backends under test, by name: torch in f32, and the native one on every instruction set this machine has."""
+
+from typing import Any
+
+import torch
+
+from qwick.ops.torch import TorchBackend
+
+
+def open_backend(name: str, threads: int = 2) -> Any:
+    """`torch`, or an ISA of the native backend."""
+    if name == "torch":
+        return TorchBackend(torch.float32)
+    raise NotImplementedError(name)
