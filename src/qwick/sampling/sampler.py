@@ -1,0 +1,88 @@
+"""One draw from the logits of one row.
+
+The order is vLLM's: temperature, min-p, top-k, top-p (a share of what the others left). With a top-k all of it happens
+among the k largest logits, so a head that returns only those gives the same token as one that returns all.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwick.errors import CheckpointError
+from qwick.ops.contract import Result
+from qwick.sampling.params import SamplingParams
+
+Ids = NDArray[np.int64]
+Weights = NDArray[np.float64]  # probabilities, up to a factor
+Logits = NDArray[np.float32]
+
+_FIRST_LOOK = 256  # tokens sorted at first when top-p alone sets the limit; sorting all 248,320 takes 40 ms
+
+
+def sample(result: Result, row: int, params: SamplingParams, position: int) -> int:
+    """The token that `params` draws from row `row` of `result` for place `position` of its sequence.
+
+    `position` counts from the start of the sequence, prompt included: the random number depends on (seed, position)
+    alone, so neither a restart nor the company in a batch changes an answer.
+    Raises CheckpointError when the logits are not numbers, ValueError when `result` lacks candidates that count.
+    """
+    ids, logits = _candidates(result, row, params.num_candidates)
+    best = int(np.argmax(logits))  # the first of equals; a NaN, if there is one
+    if not np.isfinite(logits[best]):
+        raise CheckpointError(
+            "the model computed logits that are not numbers: its weights are damaged or its config does not fit them"
+        )
+    if params.is_greedy:
+        return int(ids[best])
+    weights = np.exp((logits.astype(np.float64) - float(logits[best])) / params.temperature)
+    weights[weights < params.min_p] = 0
+    if params.top_p < 1:
+        ids, weights = _nucleus(ids, weights, params.top_p)
+    sums = np.cumsum(weights)
+    total = float(sums[-1])
+    drawn = int(np.searchsorted(sums, uniform(params.seed, position) * total, side="right"))
+    last = int(np.searchsorted(sums, total, side="left"))  # rounding must not lead past the last possible token
+    return int(ids[min(drawn, last)])
+
+
+def uniform(seed: int | None, position: int) -> float:
+    """A number in [0, 1): the first draw of Philox with this key and counter; a fresh one when there is no seed."""
+    if seed is None:
+        return float(np.random.default_rng().random())
+    return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
+
+
+def _candidates(result: Result, row: int, count: int) -> tuple[Ids, Logits]:
+    """The `count` largest logits with their ids, largest first, ties the lower id first; all in order of id when 0."""
+    if result.logits is not None:
+        logits = result.logits[row]
+        ids = _largest(logits, count) if 0 < count < len(logits) else np.arange(len(logits))
+        return ids, logits[ids] if count else logits
+    if result.top_ids is None or result.top_logits is None:
+        raise ValueError("the result has neither logits nor a top-k")
+    if count == 0 or count > result.top_ids.shape[1]:
+        raise ValueError(f"the draw needs {count or 'all'} candidates, the head returned {result.top_ids.shape[1]}")
+    return result.top_ids[row, :count].astype(np.int64), result.top_logits[row, :count]
+
+
+def _largest(values: NDArray[np.floating], count: int) -> Ids:
+    """Indices of the `count` largest values, in order, ties the lower index first. A NaN counts as the largest."""
+    border = np.partition(values, len(values) - count)[len(values) - count]
+    if np.isnan(border):
+        return np.flatnonzero(np.isnan(values))[:count]
+    above = np.flatnonzero(~(values <= border))
+    indices = np.concatenate([above, np.flatnonzero(values == border)[: count - len(above)]])
+    return indices[np.lexsort((indices, -values[indices]))]
+
+
+def _nucleus(ids: Ids, weights: Weights, top_p: float) -> tuple[Ids, Weights]:
+    """The fewest of the heaviest that weigh `top_p` of the whole together, heaviest first."""
+    wanted = top_p * float(np.cumsum(weights)[-1])
+    look = min(_FIRST_LOOK, len(weights))
+    while True:
+        order = _largest(weights, look)
+        sums = np.cumsum(weights[order])
+        if sums[-1] >= wanted or look == len(weights):
+            break
+        look = min(16 * look, len(weights))
+    order = order[: int(np.searchsorted(sums, wanted, side="left")) + 1]
+    return ids[order], weights[order]
