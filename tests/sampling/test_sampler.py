@@ -15,8 +15,6 @@ from qwick.sampling.sampler import sample, uniform
 
 VALUES = st.lists(st.integers(-8, 8).map(lambda n: n / 2), min_size=1, max_size=40)
 LOGITS = VALUES.map(lambda values: np.array(values, np.float32))
-    lambda x: np.array(x, np.float32)
-)
 PARAMS = st.builds(
     SamplingParams,
     temperature=st.sampled_from([0.0, 0.01, 0.7, 1.0, 3.0]),
