@@ -16,7 +16,7 @@ enum class Family : int32_t { f32 = 0, bf16 = 1, i8 = 2 };
 constexpr int kNumFamilies = 3;
 constexpr int64_t kQuantBlock = 32;  // values along k that share one i8 scale
 constexpr int64_t kPanelCols = 16;   // weight rows (output columns) of one panel
-constexpr int64_t kDeltaTile = 32;   // v lanes of the delta rule's state that lie together
+constexpr int64_t kDeltaTile = 16;   // v lanes of the delta rule's state that lie together
 
 enum class KvFormat : int32_t { f32 = 0, f16 = 1 };
 
@@ -70,10 +70,11 @@ struct Kernels {
     // --- recurrent layers ----------------------------------------------------------------------------------------------
     // out[c] = silu(sum_i taps[i * channels + c] * rows[i][c]), i ascending; rows[num_taps - 1] is the current token.
     void (*conv_silu)(const float* const* rows, const float* taps, int64_t num_taps, int64_t channels, float* out);
-    // The delta rule over num_tokens tokens for v lanes [v_begin, v_end) of one head, whole tiles (v_end may be v_dim).
-    // State s is [v_dim / kDeltaTile][k_dim][kDeltaTile], the last tile as narrow as v_dim leaves it; zero is all zeros.
-    // q, k [t * ldqk] normalised and scaled; v [t * ldv]; g, beta [t * ldg]; out [t * ldo]; see Ops.gated_delta.
-    // o is computed as g S^T q + (k . q) delta from the old S, which is the same and needs one pass over the state.
+    // The delta rule over num_tokens tokens for v lanes [v_begin, v_end) of one head; both multiples of kDeltaTile.
+    // State s is [v_dim / kDeltaTile][k_dim][kDeltaTile]. q, k [t * ldqk] normalised and scaled; v [t * ldv];
+    // g, beta [t * ldg]; out [t * ldo]; see Ops.gated_delta. o is computed as g S^T q + (k . q) delta from the old S, which
+    // is the same and needs one pass over the state. Every ISA gives the same bits: no sum crosses lanes but k . q, which
+    // always is eight running sums (i mod 8), folded in halves.
     void (*delta_run)(float* s, int64_t k_dim, int64_t v_dim, int64_t v_begin, int64_t v_end, int64_t num_tokens,
                       const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g,
                       const float* beta, int64_t ldg, float* out, int64_t ldo);

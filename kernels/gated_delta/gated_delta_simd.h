@@ -19,22 +19,36 @@ struct Tokens {  // one head's inputs for the lanes of one tile; rows ld… floa
     int64_t ldo;
 };
 
-// s <- g s + k delta^T: the update of one token. Sums a = s^T k_next, b = s^T q_next of the new s on the way.
+// k . q, always in eight running sums, so that every ISA agrees.
+inline float overlap(const float* k, const float* q, int64_t n) {
+    __m256 sum = _mm256_setzero_ps();
+    for (int64_t i = 0; i < n; i += 8) sum = _mm256_fmadd_ps(_mm256_loadu_ps(k + i), _mm256_loadu_ps(q + i), sum);
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+constexpr int kVecsPerTile = kDeltaTile / kLanes;
+
+// s <- g s + k delta^T for W vectors of lanes: the update of one token. On the way a = s^T k_next, b = s^T q_next of the
+// new s. Each lane's sums run over k in order.
 template <int W, bool update, bool recall>
 inline void pass(float* s, int64_t k_dim, float g, const float* k, const Vec (&delta)[W], const float* k_next,
                  const float* q_next, Vec (&a)[W], Vec (&b)[W]) {
     const Vec decay = splat(g);
     Vec sum_a[W], sum_b[W];
     for (int w = 0; w < W; ++w) sum_a[w] = sum_b[w] = zero();
-    for (int64_t i = 0; i < k_dim; ++i, s += W * kLanes) {
+#pragma GCC unroll 2
+    for (int64_t i = 0; i < k_dim; ++i) {
 #pragma GCC unroll 4
         for (int w = 0; w < W; ++w) {
-            Vec state = load(s + w * kLanes);
-            if (update) {
+            float* at = s + (w / kVecsPerTile * k_dim + i) * kDeltaTile + w % kVecsPerTile * kLanes;
+            Vec state = load(at);
+            if constexpr (update) {
                 state = fma(splat(k[i]), delta[w], mul(decay, state));
-                store(s + w * kLanes, state);
+                store(at, state);
             }
-            if (recall) {
+            if constexpr (recall) {
                 sum_a[w] = fma(state, splat(k_next[i]), sum_a[w]);
                 sum_b[w] = fma(state, splat(q_next[i]), sum_b[w]);
             }
@@ -47,17 +61,17 @@ inline void pass(float* s, int64_t k_dim, float g, const float* k, const Vec (&d
 template <int W>
 inline void emit(const Tokens& tokens, int64_t t, int64_t k_dim, const Vec (&a)[W], const Vec (&b)[W], Vec (&delta)[W]) {
     const Vec decay = splat(tokens.g[t * tokens.ldg]), beta = splat(tokens.beta[t * tokens.ldg]);
-    const Vec overlap = splat(dot(tokens.k + t * tokens.ldqk, tokens.q + t * tokens.ldqk, k_dim));
+    const Vec k_q = splat(overlap(tokens.k + t * tokens.ldqk, tokens.q + t * tokens.ldqk, k_dim));
     for (int w = 0; w < W; ++w) {
         const Vec value = load(tokens.v + t * tokens.ldv + w * kLanes);
         delta[w] = mul(beta, fnma(decay, a[w], value));
-        store(tokens.out + t * tokens.ldo + w * kLanes, fma(overlap, delta[w], mul(decay, b[w])));
+        store(tokens.out + t * tokens.ldo + w * kLanes, fma(k_q, delta[w], mul(decay, b[w])));
     }
 }
 
-// All tokens for one tile [k_dim][W * kLanes] of the state, which stays in the nearest cache.
+// All tokens for as many tiles of the state as W vectors cover; they stay in the nearest cache.
 template <int W>
-void run_tile(float* s, int64_t k_dim, const Tokens& tokens) {
+void run_tiles(float* s, int64_t k_dim, const Tokens& tokens) {
     Vec a[W], b[W], delta[W];
     for (Vec& d : delta) d = zero();
     for (int64_t t = 0; t < tokens.num; ++t) {
@@ -69,22 +83,24 @@ void run_tile(float* s, int64_t k_dim, const Tokens& tokens) {
         }
         emit<W>(tokens, t, k_dim, a, b, delta);
     }
-    const int64_t last = tokens.num - 1;
-    if (last < 0) return;
-    const float* k = tokens.k + last * tokens.ldqk;
-    pass<W, true, false>(s, k_dim, tokens.g[last * tokens.ldg], k, delta, k, k, a, b);
+    const float* k = tokens.k + (tokens.num - 1) * tokens.ldqk;
+    pass<W, true, false>(s, k_dim, tokens.g[(tokens.num - 1) * tokens.ldg], k, delta, k, k, a, b);
 }
 
-void delta_run(float* s, int64_t k_dim, int64_t v_dim, int64_t v_begin, int64_t v_end, int64_t num_tokens, const float* q,
-               const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g, const float* beta, int64_t ldg,
-               float* out, int64_t ldo) {
-    constexpr int kWide = kDeltaTile / kLanes;
-    for (int64_t lane = v_begin; lane < v_end; lane += kDeltaTile) {
+void delta_run(float* s, int64_t k_dim, int64_t /*v_dim*/, int64_t v_begin, int64_t v_end, int64_t num_tokens,
+               const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g, const float* beta,
+               int64_t ldg, float* out, int64_t ldo) {
+    if (num_tokens == 0) return;
+    // Two tiles at once where one has too few chains of fma (AVX-512) or memory is the limit (one token).
+    const bool two = kVecsPerTile == 1 || num_tokens == 1;
+    for (int64_t lane = v_begin; lane < v_end;) {
         const Tokens tokens{num_tokens, q, k, ldqk, v + lane, ldv, g, beta, ldg, out + lane, ldo};
-        if (v_dim - lane >= kDeltaTile) {
-            run_tile<kWide>(s + lane * k_dim, k_dim, tokens);
+        if (two && v_end - lane >= 2 * kDeltaTile) {
+            run_tiles<2 * kVecsPerTile>(s + lane * k_dim, k_dim, tokens);
+            lane += 2 * kDeltaTile;
         } else {
-            run_tile<kWide / 2>(s + lane * k_dim, k_dim, tokens);
+            run_tiles<kVecsPerTile>(s + lane * k_dim, k_dim, tokens);
+            lane += kDeltaTile;
         }
     }
 }

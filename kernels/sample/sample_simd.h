@@ -6,6 +6,9 @@ namespace {
 
 constexpr float kMinusInfinity = -__builtin_inff();
 
+// The next kLanes of n > 0 values; minus infinity after the last.
+inline Vec load_logits(const float* x, int64_t n) { return n >= kLanes ? load(x) : load_n(x, n, splat(kMinusInfinity)); }
+
 float max_value(const float* x, int64_t n) {
     constexpr int64_t kChains = 4;
     Vec largest[kChains];
@@ -14,10 +17,7 @@ float max_value(const float* x, int64_t n) {
     for (; i + kChains * kLanes <= n; i += kChains * kLanes) {
         for (int64_t c = 0; c < kChains; ++c) largest[c] = max(load(x + i + c * kLanes), largest[c]);
     }
-    for (; i < n; i += kLanes) {
-        const int64_t count = n - i < kLanes ? n - i : kLanes;
-        largest[0] = max(load_n(x + i, count, splat(kMinusInfinity)), largest[0]);
-    }
+    for (; i < n; i += kLanes) largest[0] = max(load_logits(x + i, n - i), largest[0]);
     return reduce_max(max(max(largest[0], largest[1]), max(largest[2], largest[3])));
 }
 
@@ -29,8 +29,7 @@ float sum_exp(const float* x, int64_t n, float max) {
         const int64_t end = begin + kChunk < n ? begin + kChunk : n;
         Vec sum = zero();
         for (int64_t i = begin; i < end; i += kLanes) {
-            const int64_t count = end - i < kLanes ? end - i : kLanes;
-            sum = add(sum, exp(sub(load_n(x + i, count, splat(kMinusInfinity)), splat(max))));
+            sum = add(sum, exp(sub(load_logits(x + i, end - i), splat(max))));
         }
         total += static_cast<double>(reduce_add(sum));
     }

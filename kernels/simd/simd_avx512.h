@@ -42,10 +42,20 @@ inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }                // b
 inline Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }                // b where either is a NaN
 inline Vec abs(Vec a) { return _mm512_abs_ps(a); }
 
-inline __mmask16 lane_mask(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+// Masks by halves: SIMDe's 512-bit masked loads and stores touch all of the memory.
+inline __m256i half_mask(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 // The first n lanes (0 <= n <= kLanes); the others are `fill`, and their memory is not touched.
-inline Vec load_n(const float* p, int64_t n, Vec fill) { return _mm512_mask_loadu_ps(fill, lane_mask(n), p); }
-inline void store_n(float* p, Vec v, int64_t n) { _mm512_mask_storeu_ps(p, lane_mask(n), v); }
+inline Vec load_n(const float* p, int64_t n, Vec fill) {
+    const __m256 low = _mm256_maskload_ps(p, half_mask(n)), high = _mm256_maskload_ps(p + 8, half_mask(n - 8));
+    const Vec both = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+    return _mm512_mask_mov_ps(fill, static_cast<__mmask16>((1u << n) - 1), both);
+}
+inline void store_n(float* p, Vec v, int64_t n) {
+    _mm256_maskstore_ps(p, half_mask(n), _mm512_castps512_ps256(v));
+    _mm256_maskstore_ps(p + 8, half_mask(n - 8), _mm512_extractf32x8_ps(v, 1));
+}
 
 // Always the same tree: halves, quarters, eighths, then pairs.
 inline float reduce_add(Vec v) {

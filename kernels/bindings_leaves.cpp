@@ -1,0 +1,275 @@
+#include "bindings_leaves.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu_features.h"
+#include "dispatch.h"
+#include "errors.h"
+#include "kernels.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace qwick {
+namespace {
+
+template <class T, int N>
+using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+using Out = nb::ndarray<nb::numpy, float>;
+
+Kernels kernels_of(const std::string& isa) { return make_dispatch(choose_isa(isa)).kernels; }
+
+void require(bool holds, const char* what) {
+    if (!holds) throw KernelError(std::string("leaf called outside its contract: ") + what);
+}
+
+// A new numpy array of exactly this size, so that the address sanitizer sees a write past its end.
+template <class T>
+struct Made {
+    T* data;
+    nb::ndarray<nb::numpy, T> array;
+
+    explicit Made(const std::vector<size_t>& shape) {
+        size_t size = 1;
+        for (const size_t extent : shape) size *= extent;
+        data = new T[size]();
+        array = nb::ndarray<nb::numpy, T>(data, shape.size(), shape.data(),
+                                          nb::capsule(data, [](void* p) noexcept { delete[] static_cast<T*>(p); }));
+    }
+};
+
+template <class Array>
+Made<float> copy_of(const Array& source) {
+    std::vector<size_t> shape;
+    for (size_t i = 0; i < source.ndim(); ++i) shape.push_back(source.shape(i));
+    Made<float> made(shape);
+    std::copy_n(source.data(), source.size(), made.data);
+    return made;
+}
+
+// A weight is f32 or uint16 (bf16 bits) without scales, int8 with scales (f16 bits).
+using AnyMatrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Scales = std::optional<In<uint16_t, 2>>;
+
+Weight weight_of(const AnyMatrix& w, const Scales& scales) {
+    const auto rows = static_cast<int64_t>(w.shape(0)), cols = static_cast<int64_t>(w.shape(1));
+    Weight made{Family::f32, rows, cols, w.data(), nullptr};
+    require(cols % 16 == 0, "input features are a multiple of 16");
+    if (w.dtype() == nb::dtype<float>()) return made;
+    made.family = Family::bf16;
+    if (w.dtype() == nb::dtype<uint16_t>()) return made;
+    require(w.dtype() == nb::dtype<int8_t>() && scales, "a weight is f32, uint16, or int8 with scales");
+    require(cols % kQuantBlock == 0, "input features are a multiple of the block");
+    require(static_cast<int64_t>(scales->shape(0)) == rows && static_cast<int64_t>(scales->shape(1)) == cols / kQuantBlock,
+            "scales are [rows, cols / 32]");
+    made.family = Family::i8;
+    made.scales = scales->data();
+    return made;
+}
+
+int index_of(const Weight& w) { return static_cast<int>(w.family); }
+
+auto quantize_i8(const std::string& isa, const In<float, 1>& x) {
+    require(x.size() % kQuantBlock == 0, "k is a multiple of the block");
+    Made<int8_t> q({x.size()});
+    Made<float> d({x.size() / kQuantBlock});
+    kernels_of(isa).quantize_i8(x.data(), x.size(), q.data, d.data);
+    return std::pair(q.array, d.array);
+}
+
+// Activations of an i8 weight are quantised first, by the same instruction set.
+Out dots(const std::string& isa, const In<float, 2>& x, const AnyMatrix& weight, const Scales& scales, int64_t begin,
+         int64_t end) {
+    const Kernels kernels = kernels_of(isa);
+    const Weight w = weight_of(weight, scales);
+    const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+    require(k == w.cols && 0 <= begin && begin <= end && end <= w.rows, "shapes agree");
+    std::vector<int8_t> q(m * k);
+    std::vector<float> d(m * (k / kQuantBlock));
+    if (w.family == Family::i8) kernels.quantize_i8(x.data(), m * k, q.data(), d.data());
+    Made<float> y({x.shape(0), static_cast<size_t>(end - begin)});
+    kernels.dots[index_of(w)]({m, k, x.data(), k, q.data(), d.data()}, w, begin, end, y.data, end - begin);
+    return y.array;
+}
+
+Out round_bf16(const std::string& isa, const In<float, 1>& x) {
+    Made<float> out({x.size()});
+    kernels_of(isa).round_bf16(x.data(), x.size(), out.data);
+    return out.array;
+}
+
+Out decode_row(const std::string& isa, const AnyMatrix& weight, const Scales& scales, int64_t row) {
+    const Weight w = weight_of(weight, scales);
+    require(0 <= row && row < w.rows, "the row exists");
+    Made<float> out({static_cast<size_t>(w.cols)});
+    kernels_of(isa).decode_row[index_of(w)](w, row, out.data);
+    return out.array;
+}
+
+Out decode_panel(const std::string& isa, const AnyMatrix& weight, const Scales& scales, int64_t row, int64_t k_begin,
+                 int64_t k_len) {
+    const Weight w = weight_of(weight, scales);
+    require(0 <= row && row < w.rows && 0 <= k_begin && 0 <= k_len && k_begin + k_len <= w.cols, "the panel exists");
+    require(k_begin % 16 == 0 && k_len % 16 == 0, "k is cut at multiples of 16");
+    Made<float> panel({static_cast<size_t>(k_len), kPanelCols});
+    kernels_of(isa).decode_panel[index_of(w)](w, row, k_begin, k_len, panel.data);
+    return panel.array;
+}
+
+// `y` is what to add to; None starts from zero.
+Out panel_product(const std::string& isa, const In<float, 2>& x, const In<float, 2>& panel,
+                  const std::optional<In<float, 2>>& y) {
+    require(panel.shape(0) == x.shape(1) && panel.shape(1) == kPanelCols, "panel is [k, 16]");
+    require(!y || (y->shape(0) == x.shape(0) && y->shape(1) == kPanelCols), "y is [m, 16]");
+    Made<float> out({x.shape(0), kPanelCols});
+    if (y) std::copy_n(y->data(), y->size(), out.data);
+    kernels_of(isa).panel_product(x.data(), x.shape(1), x.shape(0), panel.data(), x.shape(1), !y, out.data, kPanelCols);
+    return out.array;
+}
+
+Out elementwise(const std::string& isa, const std::string& name, const In<float, 1>& a, const In<float, 1>& b) {
+    const Kernels kernels = kernels_of(isa);
+    require(a.size() == b.size(), "sizes agree");
+    require(name == "add" || name == "silu_mul" || name == "sigmoid_mul", "add, silu_mul or sigmoid_mul");
+    Made<float> out({a.size()});
+    const auto leaf = name == "add" ? kernels.add : name == "silu_mul" ? kernels.silu_mul : kernels.sigmoid_mul;
+    leaf(a.data(), b.data(), a.size(), out.data);
+    return out.array;
+}
+
+// `gate` None: rms_norm.
+Out rms_norm(const std::string& isa, const In<float, 1>& x, const In<float, 1>& w, float eps,
+             const std::optional<In<float, 1>>& gate) {
+    const Kernels kernels = kernels_of(isa);
+    require(x.size() % 16 == 0 && w.size() == x.size() && (!gate || gate->size() == x.size()), "sizes agree");
+    Made<float> out({x.size()});
+    if (gate) {
+        kernels.gated_rms_norm(x.data(), gate->data(), w.data(), eps, x.size(), out.data);
+    } else {
+        kernels.rms_norm(x.data(), w.data(), eps, x.size(), out.data);
+    }
+    return out.array;
+}
+
+Out l2_norm(const std::string& isa, const In<float, 1>& x, float scale) {
+    require(x.size() % 16 == 0, "n is a multiple of 16");
+    Made<float> out({x.size()});
+    kernels_of(isa).l2_norm(x.data(), x.size(), scale, out.data);
+    return out.array;
+}
+
+Out norm_rope(const std::string& isa, const In<float, 1>& x, const In<float, 1>& w, float eps, const In<float, 1>& cos,
+              const In<float, 1>& sin) {
+    require(x.size() % 16 == 0 && w.size() == x.size(), "head_dim is a multiple of 16");
+    require(cos.size() == sin.size() && 2 * cos.size() <= x.size(), "rotary_dim is at most head_dim");
+    Made<float> out({x.size()});
+    kernels_of(isa).norm_rope(x.data(), w.data(), eps, cos.data(), sin.data(), x.size(), 2 * cos.size(), out.data);
+    return out.array;
+}
+
+Out conv_silu(const std::string& isa, const In<float, 2>& rows, const In<float, 2>& taps) {
+    const size_t num_taps = taps.shape(0), channels = taps.shape(1);
+    require(channels % 16 == 0 && rows.shape(0) == num_taps && rows.shape(1) == channels, "rows and taps [taps, channels]");
+    std::vector<const float*> starts;
+    for (size_t i = 0; i < num_taps; ++i) starts.push_back(rows.data() + i * channels);
+    Made<float> out({channels});
+    kernels_of(isa).conv_silu(starts.data(), taps.data(), num_taps, channels, out.data);
+    return out.array;
+}
+
+// state [k_dim * v_dim] in tiles as kernels.h says; returns out [tokens, v_dim] (zero outside the lanes) and the new state.
+auto delta_run(const std::string& isa, const In<float, 1>& state, const In<float, 2>& q, const In<float, 2>& k,
+               const In<float, 2>& v, const In<float, 1>& g, const In<float, 1>& beta, int64_t v_begin, int64_t v_end) {
+    const auto tokens = static_cast<int64_t>(q.shape(0)), k_dim = static_cast<int64_t>(q.shape(1));
+    const auto v_dim = static_cast<int64_t>(v.shape(1));
+    require(k_dim % 16 == 0 && v_dim % 16 == 0 && static_cast<int64_t>(state.size()) == k_dim * v_dim, "sizes agree");
+    require(k.shape(0) == q.shape(0) && k.shape(1) == q.shape(1) && v.shape(0) == q.shape(0), "tokens agree");
+    require(g.size() == q.shape(0) && beta.size() == q.shape(0), "tokens agree");
+    require(v_begin % kDeltaTile == 0 && v_end % kDeltaTile == 0, "lanes are whole tiles");
+    require(0 <= v_begin && v_begin <= v_end && v_end <= v_dim, "lanes exist");
+    Made<float> s = copy_of(state), out({v.shape(0), v.shape(1)});
+    kernels_of(isa).delta_run(s.data, k_dim, v_dim, v_begin, v_end, tokens, q.data(), k.data(), k_dim, v.data(), v_dim,
+                              g.data(), beta.data(), 1, out.data, v_dim);
+    return std::pair(out.array, s.array);
+}
+
+// keys, values [<= 64, head_dim]: f32 or uint16 (f16 bits). Returns the new m, l, acc.
+auto attend_block(const std::string& isa, const In<float, 2>& query, const AnyMatrix& keys, const AnyMatrix& values,
+                  const In<int32_t, 1>& visible, const In<float, 1>& m, const In<float, 1>& l, const In<float, 2>& acc) {
+    const size_t rows = query.shape(0), head_dim = query.shape(1);
+    const bool f16 = keys.dtype() == nb::dtype<uint16_t>();
+    require(head_dim % 16 == 0 && keys.shape(1) == head_dim && values.shape(1) == head_dim, "head_dim agrees");
+    require((f16 || keys.dtype() == nb::dtype<float>()) && values.dtype() == keys.dtype(), "f32 or f16 bits");
+    require(visible.size() == rows && m.size() == rows && l.size() == rows && acc.size() == rows * head_dim, "rows agree");
+    for (size_t r = 0; r < rows; ++r) {
+        const size_t seen = visible.data()[r];
+        require(seen <= 64 && seen <= keys.shape(0) && seen <= values.shape(0), "at most 64 keys that exist");
+    }
+    Made<float> new_m = copy_of(m), new_l = copy_of(l), new_acc = copy_of(acc);
+    kernels_of(isa).attend_block[f16](query.data(), rows, head_dim, keys.data(), values.data(), visible.data(), new_m.data,
+                                      new_l.data, new_acc.data);
+    return std::tuple(new_m.array, new_l.array, new_acc.array);
+}
+
+Out store_kv_f32(const std::string& isa, const In<float, 1>& x) {
+    require(x.size() % 16 == 0, "n is a multiple of 16");
+    Made<float> out({x.size()});
+    kernels_of(isa).store_kv[static_cast<int>(KvFormat::f32)](x.data(), x.size(), out.data);
+    return out.array;
+}
+
+auto store_kv_f16(const std::string& isa, const In<float, 1>& x) {
+    require(x.size() % 16 == 0, "n is a multiple of 16");
+    Made<uint16_t> out({x.size()});
+    kernels_of(isa).store_kv[static_cast<int>(KvFormat::f16)](x.data(), x.size(), out.data);
+    return out.array;
+}
+
+float max_value(const std::string& isa, const In<float, 1>& x) { return kernels_of(isa).max_value(x.data(), x.size()); }
+
+float sum_exp(const std::string& isa, const In<float, 1>& x, float max) {
+    return kernels_of(isa).sum_exp(x.data(), x.size(), max);
+}
+
+std::vector<std::string> isas() {
+    std::vector<std::string> names;
+    for (const Isa isa : possible_isas()) names.emplace_back(isa_name(isa));
+    return names;
+}
+
+}  // namespace
+
+void bind_leaves(nb::module_& module) {
+    nb::module_ leaves = module.def_submodule("leaves", "Each leaf kernel of each instruction set by itself; for tests.");
+    leaves.def("isas", isas);
+    leaves.def("quantize_i8", quantize_i8, "isa"_a, "x"_a);
+    leaves.def("dots", dots, "isa"_a, "x"_a, "weight"_a, "scales"_a.none(), "begin"_a, "end"_a);
+    leaves.def("round_bf16", round_bf16, "isa"_a, "x"_a);
+    leaves.def("decode_row", decode_row, "isa"_a, "weight"_a, "scales"_a.none(), "row"_a);
+    leaves.def("decode_panel", decode_panel, "isa"_a, "weight"_a, "scales"_a.none(), "row"_a, "k_begin"_a, "k_len"_a);
+    leaves.def("panel_product", panel_product, "isa"_a, "x"_a, "panel"_a, "y"_a = nb::none());
+    leaves.def("elementwise", elementwise, "isa"_a, "name"_a, "a"_a, "b"_a);
+    leaves.def("rms_norm", rms_norm, "isa"_a, "x"_a, "w"_a, "eps"_a, "gate"_a = nb::none());
+    leaves.def("l2_norm", l2_norm, "isa"_a, "x"_a, "scale"_a);
+    leaves.def("norm_rope", norm_rope, "isa"_a, "x"_a, "w"_a, "eps"_a, "cos"_a, "sin"_a);
+    leaves.def("conv_silu", conv_silu, "isa"_a, "rows"_a, "taps"_a);
+    leaves.def("delta_run", delta_run, "isa"_a, "state"_a, "q"_a, "k"_a, "v"_a, "g"_a, "beta"_a, "v_begin"_a, "v_end"_a);
+    leaves.def("attend_block", attend_block, "isa"_a, "query"_a, "keys"_a, "values"_a, "visible"_a, "m"_a, "l"_a, "acc"_a);
+    leaves.def("store_kv_f32", store_kv_f32, "isa"_a, "x"_a);
+    leaves.def("store_kv_f16", store_kv_f16, "isa"_a, "x"_a);
+    leaves.def("max_value", max_value, "isa"_a, "x"_a);
+    leaves.def("sum_exp", sum_exp, "isa"_a, "x"_a, "max"_a);
+}
+
+}  // namespace qwick
