@@ -1,0 +1,97 @@
+"""Storage formats: what is exact is compared exactly."""
+
+import numpy as np
+import pytest
+
+from qwick._kernels import leaves
+
+ALL_F16 = np.arange(65536, dtype=np.uint16)
+
+
+def bf16_bits(x):
+    """Nearest even, from the definition: of the two neighbours the nearer, of two equally near the even one."""
+    low = x.view(np.uint32) & np.uint32(0xFFFF0000)
+    high = low + np.uint32(0x10000)
+    to_low = np.abs(x.astype(np.float64) - low.view(np.float32).astype(np.float64))
+    to_high = np.abs(high.view(np.float32).astype(np.float64) - x.astype(np.float64))
+    odd = (low >> 16) & 1 == 1
+    return np.where((to_high < to_low) | ((to_high == to_low) & odd), high, low) >> 16
+
+
+def test_quantize_i8_is_the_definition_to_the_bit(isa):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 32)).astype(np.float32) * np.float32(10.0) ** rng.integers(-20, 20, (40, 1))
+    x = x.astype(np.float32)
+    x[3] = 0
+    x[4] = np.float32(1e-43) * rng.integers(-9, 10, 32)  # the scale would be subnormal
+    x[5] = np.arange(-16, 16) * 0.5  # with 127 below the scale is 1: ties go to the even value
+    x[5, 0] = 127
+    q, d = leaves.quantize_i8(isa, x.ravel())
+    scale = np.abs(x).max(axis=1) / np.float32(127)
+    scale[scale < np.finfo(np.float32).tiny] = 0
+    expected = np.rint(np.divide(x, scale[:, None], out=np.zeros_like(x), where=scale[:, None] > 0))
+    np.testing.assert_array_equal(d, scale)
+    np.testing.assert_array_equal(q.reshape(40, 32), expected)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 15, 16, 17, 1000])
+def test_round_bf16_is_nearest_even(isa, n):
+    rng = np.random.default_rng(n)
+    x = rng.integers(0, 0x7F000000, n, dtype=np.uint32).view(np.float32)
+    x.view(np.uint32)[::3] &= np.uint32(0xFFFF8000)  # exact ties
+    np.testing.assert_array_equal(leaves.round_bf16(isa, x).view(np.uint32) >> 16, bf16_bits(x))
+    assert not np.any(leaves.round_bf16(isa, x).view(np.uint32) & 0xFFFF)
+
+
+def test_round_bf16_keeps_infinities_and_nans(isa):
+    bits = np.array([0x7F800000, 0xFF800000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32)
+    out = leaves.round_bf16(isa, bits.view(np.float32))
+    assert out[0] == np.inf
+    assert out[1] == -np.inf
+    assert np.isnan(out[2:]).all()
+
+
+def test_every_f16_scale_decodes_exactly(isa):
+    ones = np.ones((2048, 32 * 32), np.int8)
+    scales = ALL_F16.reshape(2048, 32)
+    for row in range(0, 2048, 97):
+        expected = np.repeat(scales[row].view(np.float16).astype(np.float32), 32)
+        np.testing.assert_array_equal(leaves.decode_row(isa, ones, scales, row), expected)
+
+
+def test_store_f16_is_nearest_even(isa):
+    finite = ALL_F16[:0x7C00].view(np.float16).astype(np.float32)
+    between = (finite[:-1] + finite[1:]) / 2  # exact ties
+    x = np.concatenate([finite, between, np.nextafter(between, 0), np.nextafter(between, np.float32(np.inf))])
+    x = np.concatenate([x, -x, np.float32([65519.996, 65520, 1e9, np.inf, 1e-9, 2.0**-25, 3e-8, 0])])
+    x = np.concatenate([x, np.zeros(-len(x) % 16, np.float32)])
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16)
+    np.testing.assert_array_equal(leaves.store_kv_f16(isa, x), expected.view(np.uint16))
+
+
+def test_store_f32_copies(isa):
+    x = np.random.default_rng(0).standard_normal(48).astype(np.float32)
+    np.testing.assert_array_equal(leaves.store_kv_f32(isa, x), x)
+
+
+@pytest.mark.parametrize("family", ["f32", "bf16", "i8"])
+def test_decode_row_is_exact(isa, weight, family):
+    w, scales, exact = weight(np.random.default_rng(1), family, 3, 96)
+    for row in range(3):
+        np.testing.assert_array_equal(leaves.decode_row(isa, w, scales, row), exact[row].astype(np.float32))
+
+
+@pytest.mark.parametrize("family", ["f32", "bf16", "i8"])
+@pytest.mark.parametrize(
+    ("n", "row", "k_begin", "k_len"), [(16, 0, 0, 96), (21, 16, 32, 64), (1, 0, 16, 16), (40, 16, 80, 16)]
+)
+def test_decode_panel_transposes_and_pads(isa, weight, family, n, row, k_begin, k_len):
+    w, scales, exact = weight(np.random.default_rng(2), family, n, 96)
+    values = exact.astype(np.float32)
+    if family == "i8":
+        values = (bf16_bits(np.abs(values)) << 16).astype(np.uint32).view(np.float32) * np.sign(values)
+    expected = np.zeros((k_len, 16), np.float32)
+    rows = values[row : row + 16, k_begin : k_begin + k_len]
+    expected[:, : len(rows)] = rows.T
+    np.testing.assert_array_equal(leaves.decode_panel(isa, w, scales, row, k_begin, k_len), expected)
