@@ -33,16 +33,18 @@ def test_blocks_give_softmax_times_values(isa, kv_format, head_dim, rows):
     for begin in (0, 64, 128):
         visible = np.clip(lengths - begin, 0, 64).astype(np.int32)
         state = leaves.attend_block(isa, query, keys[begin : begin + 64], values[begin : begin + 64], visible, *state)
-    m, l, acc = state
+    largest, total, acc = state
     for r, length in enumerate(lengths):
         scores = k64[:length] @ query[r].astype(np.float64)
         weights = np.exp(scores - scores.max())
         # A score is off by a dot over head_dim; the weights by as much, relatively; the sums run over 192 keys.
         score_error = (head_dim + 2) * UNIT * (np.abs(k64[:length]) @ np.abs(query[r])).max()
         relative = 2 * (score_error + (8 + np.abs(scores).max()) * UNIT) + (192 + 8) * UNIT
-        assert abs(m[r] - scores.max()) <= score_error
+        assert abs(largest[r] - scores.max()) <= score_error
         exact = weights @ v64[:length] / weights.sum()
-        assert np.all(np.abs(acc[r] / l[r] - exact) <= relative * (weights @ np.abs(v64[:length])) / weights.sum() * 2)
+        assert np.all(
+            np.abs(acc[r] / total[r] - exact) <= relative * (weights @ np.abs(v64[:length])) / weights.sum() * 2
+        )
 
 
 @pytest.mark.parametrize("kv_format", ["f32", "f16"])
@@ -52,11 +54,11 @@ def test_a_row_has_the_same_bits_alone_and_among_others(isa, kv_format):
     query = rng.standard_normal((rows, head_dim)).astype(np.float32)
     keys, values = (stored(rng.standard_normal((64, head_dim)).astype(np.float32), kv_format)[0] for _ in range(2))
     visible = np.array([64, 3, 64, 0, 1, 17, 64, 63, 33], np.int32)
-    m, l, acc = (a.astype(np.float32) for a in (rng.random(rows), rng.random(rows) + 1, rng.random((rows, head_dim))))
-    together = leaves.attend_block(isa, query, keys, values, visible, m, l, acc)
+    carried = [a.astype(np.float32) for a in (rng.random(rows), rng.random(rows) + 1, rng.random((rows, head_dim)))]
+    together = leaves.attend_block(isa, query, keys, values, visible, *carried)
     for r in range(rows):
         one = slice(r, r + 1)
-        alone = leaves.attend_block(isa, query[one], keys, values, visible[one], m[one], l[one], acc[one])
+        alone = leaves.attend_block(isa, query[one], keys, values, visible[one], *(a[one] for a in carried))
         for mine, shared in zip(alone, together, strict=True):
             np.testing.assert_array_equal(mine, shared[one])
 
@@ -94,7 +96,7 @@ def test_scores_of_very_different_size_do_not_overflow(isa):
     keys[:3, 0] = [-1e4, 1e4, 9e3]
     values = np.arange(64, dtype=np.float32)[:, None] * np.ones(16, np.float32)
     query = np.ones((1, 16), np.float32)
-    m, l, acc = leaves.attend_block(isa, query, keys, values, np.array([64], np.int32), *start(1, 16))
-    assert m[0] == 1e4
-    assert l[0] == 1
+    largest, total, acc = leaves.attend_block(isa, query, keys, values, np.array([64], np.int32), *start(1, 16))
+    assert largest[0] == 1e4
+    assert total[0] == 1
     np.testing.assert_array_equal(acc[0], np.ones(16))
