@@ -1,0 +1,45 @@
+"""What a terminal needs: a progress bar, and text that cannot take it over."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TextIO
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """False for pipes and files, and for a stream that was closed before we started."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def harmless(text: str) -> str:
+    """`text` without control characters but newline and tab: a model or a file must not send escape sequences."""
+    return "".join(char for char in text if char in "\n\t" or not _is_control(char))
+
+
+def one_line(text: str) -> str:
+    """`text` in one line, control characters spelled out."""
+    spelled = (ascii(char)[1:-1] if _is_control(char) or "\ud800" <= char <= "\udfff" else char for char in text)
+    return "".join(spelled)
+
+
+@contextmanager
+def loading_bar(text: str) -> Generator[Callable[[int, int], None] | None]:
+    """A callback (bytes done, bytes in all) that draws a bar on standard error; None when that is no terminal."""
+    if not is_terminal(sys.stderr):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(one_line(text), total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield show
+
+
+def _is_control(char: str) -> bool:
+    return char < " " or "\x7f" <= char <= "\x9f"

@@ -1,0 +1,316 @@
+"""Text in, text out, in one process: the only place where text and engine meet.
+
+>>> with LLM("pocket") as llm:  # doctest: +SKIP
+...     print(llm.chat([{"role": "user", "content": "What is 17 + 25?"}]).text)
+"""
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict, Unpack, cast, overload
+
+from qwick import pocket
+from qwick.engine.config import EngineConfig
+from qwick.engine.engine import Engine
+from qwick.engine.request import Event, Finish, Request, Stats
+from qwick.errors import CheckpointError, UsageError
+from qwick.formats import format_named
+from qwick.model.model import LoadProgress, open_model
+from qwick.sampling.params import SamplingParams
+from qwick.text.answer import Answer
+from qwick.text.chat_template import ChatTemplate
+from qwick.text.json_file import read_object
+from qwick.text.tokenizer import Tokenizer
+
+POCKET = "pocket"
+DEFAULT_CONTEXT_LEN = 4096  # less when the model takes less
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[int]
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Fields of SamplingParams; those left out, or None, are the model's defaults (its generation_config.json)."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int | None
+    max_tokens: int | None
+    stop_token_ids: frozenset[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished answer. `token_ids` holds every generated id, the stop token too; `text` ends before the stop."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+    stats: Stats
+
+
+class Stream(Iterator[str]):
+    """The pieces of one answer's text, as soon as they are certain. Dropping it, or `close`, ends the generation."""
+
+    def __init__(self, streams: "_Streams", request: Request, answer: Answer) -> None:
+        self._streams = streams
+        self._answer = answer
+        self._waiting: list[str] = []
+        self._token_ids: list[int] = []
+        self._completion: Completion | None = None
+        self._sequence_id = streams.add(self, request)
+
+    def __next__(self) -> str:
+        while not self._waiting:
+            if self._completion is not None:
+                raise StopIteration
+            self._streams.step(self._sequence_id)
+        return self._waiting.pop(0)
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer; generates what is still missing."""
+        while self._completion is None:
+            self._streams.step(self._sequence_id)
+        return self._completion
+
+    def close(self) -> None:
+        """Stop generating. What was not finished has no completion."""
+        self._streams.cancel(self._sequence_id)
+
+    def take(self, event: Event) -> bool:
+        """Digest one token; True when a stop string ended the answer, so that the engine should end it too."""
+        self._token_ids.append(event.token_id)
+        if event.finish != Finish.STOP:
+            self._give(self._answer.push(event.token_id))
+        if event.finish is None and not self._answer.stopped:
+            return False
+        self._give(self._answer.finish())
+        stopped = self._answer.stopped or event.finish == Finish.STOP
+        reason = "stop" if stopped else "length"
+        self._completion = Completion(self._answer.text, tuple(self._token_ids), reason, event.stats)
+        return event.finish is None
+
+    def _give(self, text: str) -> None:
+        if text:
+            self._waiting.append(text)
+
+
+class _Streams:
+    """An engine and the streams it feeds. Streams are held weakly: one that nobody wants any more ends."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Engine | None = engine
+        self._by_id: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
+
+    def add(self, stream: Stream, request: Request) -> int:
+        sequence_id = self._open_engine().add(request)
+        self._by_id[sequence_id] = stream
+        weakref.finalize(stream, self.cancel, sequence_id).atexit = False
+        return sequence_id
+
+    def step(self, sequence_id: int) -> None:
+        """One step of the engine, for `sequence_id` and all others; each stream gets what is its own."""
+        if sequence_id not in self._by_id:
+            raise UsageError("the answer was closed before it was finished")
+        for event in self._open_engine().step():
+            stream = self._by_id.get(event.sequence_id)
+            if stream is None or stream.take(event):
+                self.cancel(event.sequence_id)
+
+    def cancel(self, sequence_id: int) -> None:
+        self._by_id.pop(sequence_id, None)
+        if self._engine is not None:
+            self._engine.cancel(sequence_id)
+
+    def close(self) -> None:
+        self._engine = None
+
+    def _open_engine(self) -> Engine:
+        if self._engine is None:
+            raise UsageError("this LLM is closed; make a new one")
+        return self._engine
+
+
+class LLM:
+    """A model, ready to answer. Not for several threads at once; several streams in one thread advance together.
+
+    path           `pocket` (the embedded model) or a Hugging Face style folder
+    format         of the weights in memory (`q8_0`, …); None: as the files have them
+    threads        for decoding; threads_batch for prompts; None: what this machine's cores, affinity and cgroup suggest
+    context_len    most tokens of one prompt and its answer; None: 4096, or less when the model takes less
+    max_sequences  prompts answered at the same time; each takes a context's memory
+    progress       called with (bytes read, bytes in all) while weights load
+
+    Raises UsageError, CheckpointError, ConfigError, CapacityError or KernelError, each naming the remedy.
+    """
+
+    def __init__(
+        self,
+        path: str | Path = POCKET,
+        *,
+        format: str | None = None,
+        threads: int | None = None,
+        threads_batch: int | None = None,
+        context_len: int | None = None,
+        max_sequences: int = 1,
+        progress: LoadProgress | None = None,
+    ) -> None:
+        for name, count in (("threads", threads), ("threads_batch", threads_batch)):
+            if count is not None and count < 1:
+                raise UsageError(f"{name} is {count}; it must be at least 1")
+        weight_format = None if format is None else format_named(format)
+        folder = find_model(path)
+        self._defaults = _sampling_defaults(folder)
+        self.template = ChatTemplate.open(folder, is_own=folder == pocket.FOLDER)
+        try:
+            with ThreadPoolExecutor(1) as pool:  # the official vocabulary takes 0.9 s: beside the weights
+                tokenizer = pool.submit(Tokenizer.open, folder)
+                model = open_model(
+                    folder, format=weight_format, threads=threads, threads_batch=threads_batch, progress=progress
+                )
+                self.tokenizer = tokenizer.result()
+            self.config = model.config
+            longest = model.config.max_position_embeddings
+            context_len = min(DEFAULT_CONTEXT_LEN, longest) if context_len is None else context_len
+            self._streams = _Streams(Engine(model, EngineConfig(context_len, max_sequences)))
+        except BaseException:
+            self.template.close()
+            raise
+
+    @overload
+    def generate(
+        self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> Completion: ...
+
+    @overload
+    def generate(
+        self, prompt: list[str], *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> list[Completion]: ...
+
+    def generate(
+        self, prompt: Prompt | list[str], *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> Completion | list[Completion]:
+        """Continue a prompt (text or token ids), or each of a list of texts, as they are: no chat template.
+
+        Control tokens written in a text count as such; for text from others use `chat`. `stop`: texts that end an
+        answer and are not part of it.
+        """
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
+            streams = [self.stream(cast("str", text), stop=stop, **sampling) for text in prompt]
+            return [stream.completion for stream in streams]
+        return self.stream(cast("Prompt", prompt), stop=stop, **sampling).completion
+
+    def stream(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Stream:
+        """As `generate`, piece by piece; the stream's `completion` has the counts in the end."""
+        ids = self.tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else prompt
+        params = self._params(sampling).stopping_at(self.tokenizer.stop_ids)
+        answer = Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop)
+        return Stream(self._streams, Request(tuple(ids), params), answer)
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        stream: Literal[False] = False,
+        stop: str | Sequence[str] = (),
+        **sampling: Unpack[SamplingOptions],
+    ) -> Completion: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        stream: Literal[True],
+        stop: str | Sequence[str] = (),
+        **sampling: Unpack[SamplingOptions],
+    ) -> Stream: ...
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        stream: bool = False,
+        stop: str | Sequence[str] = (),
+        **sampling: Unpack[SamplingOptions],
+    ) -> Completion | Stream:
+        """Answer `messages` ({"role": …, "content": …}) by the model's chat template; control tokens in them are text.
+
+        `think`: whether the model reasons first; None: the default of this model. Raises TemplateError.
+        """
+        pieces = self.template.render(
+            messages,
+            think=self.thinks_by_default if think is None else think,
+            control_tokens=self.tokenizer.added_tokens,
+        )
+        answer = self.stream(self.tokenizer.encode_pieces(pieces), stop=stop, **sampling)
+        return answer if stream else answer.completion
+
+    @property
+    def thinks_by_default(self) -> bool:
+        return self.template.thinks_by_default(self.config.hidden_size)
+
+    def close(self) -> None:
+        """Give the memory back. Idempotent."""
+        self._streams.close()
+        self.template.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _params(self, sampling: SamplingOptions) -> SamplingParams:
+        given = {name: value for name, value in sampling.items() if value is not None}
+        return SamplingParams(**cast("dict[str, Any]", self._defaults | given)).seeded()
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder that `name` means: `pocket`, or a path. Raises UsageError with the remedy."""
+    if name == POCKET:
+        if not (pocket.FOLDER / "config.json").is_file():
+            raise UsageError("this installation came without the embedded model; give a model folder, or reinstall")
+        return pocket.FOLDER
+    path = Path(name)
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError):  # too long, or a NUL inside: rather a prompt than a path
+        is_folder = exists = False
+    shown = f"{str(name)!a:.100}"
+    if path.suffix == ".gguf":
+        raise UsageError(f"{shown}: GGUF files come with a later version; give a folder with config.json, safetensors")
+    if not exists:
+        raise UsageError(f"there is no model {shown}; give `pocket` or a folder, and the prompt after it")
+    if not is_folder:
+        raise UsageError(f"{shown} is a file; give the folder that holds config.json, tokenizer.json and the weights")
+    if not (path / "config.json").exists():
+        raise UsageError(f"{shown} holds no config.json; give the model's own folder")
+    return path
+
+
+def _sampling_defaults(folder: Path) -> dict[str, Any]:
+    """What generation_config.json says about sampling. `do_sample` false means greedy, as in transformers."""
+    path = folder / "generation_config.json"
+    raw = read_object(path)
+    defaults = {name: raw[name] for name in ("temperature", "top_k", "top_p", "min_p") if raw.get(name) is not None}
+    if raw.get("do_sample") is False:
+        defaults["temperature"] = 0.0
+    for name, value in defaults.items():
+        wanted = int if name == "top_k" else (int, float)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise CheckpointError(f"{path}: {name} is {value!r:.80}, not a number")
+    try:
+        SamplingParams(**defaults)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return defaults

@@ -1,0 +1,151 @@
+"""`qwick run` as people and scripts meet it: real processes, pipes, a terminal, signals."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.small_model import LONGEST, write_small_model
+
+QWICK = [sys.executable, "-m", "qwick"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_small_model(tmp_path_factory.mktemp("model")))
+
+
+def qwick(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run to the end; `stdin` None is /dev/null."""
+    source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    return subprocess.run([*QWICK, *arguments], capture_output=True, timeout=120, check=False, **source)  # type: ignore[call-overload]
+
+
+def test_an_answer_goes_to_standard_output_and_nothing_else(folder: str) -> None:
+    done = qwick("run", folder, "hello", "--max-tokens", "5", "--temperature", "0")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert done.stdout.endswith(b"\n")
+    assert len(done.stdout) > 1
+
+
+def test_the_prompt_may_come_from_standard_input(folder: str) -> None:
+    options = ("--max-tokens", "8", "--seed", "3", "--threads", "1")
+    piped = qwick("run", folder, *options, stdin="grüß dich\n".encode())
+    given = qwick("run", folder, "grüß dich", *options)
+    assert piped.returncode == given.returncode == 0
+    assert piped.stdout == given.stdout
+
+
+def test_every_option_is_taken(folder: str) -> None:
+    options = (
+        "--max-tokens 3 --temperature 0.7 --top-k 5 --top-p 0.9 --min-p 0.01 --seed 1 --threads 1 --threads-batch 1 "
+        "--format q8_0 --no-think --ctx-size 256 --stats"
+    )
+    done = qwick("run", folder, "hello", *options.split())
+    assert done.returncode == 0, done.stderr
+
+
+def test_stats_go_to_standard_error(folder: str) -> None:
+    done = qwick("run", folder, "hello", "--raw", "--max-tokens", "4", "--temperature", "0", "--stats")
+    pattern = (
+        r"prompt 1 tokens, [\d,.]+ tok/s · answer 4 tokens, [\d,.]+ tok/s · first token after [\d.]+ s · ended by \w+\n"
+    )
+    assert re.fullmatch(pattern, done.stderr.decode())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["run", "no-such-model", "hi"], 2, "no-such-model"),
+        (["run", "model.gguf", "hi"], 2, "later version"),
+        (["run", "FOLDER", ""], 2, "empty"),
+        (["run", "FOLDER"], 2, "empty"),
+        (["run", "FOLDER", "hi", "--raw", "--think"], 2, "--raw"),
+        (["run", "FOLDER", "hi", "--temperature", "-1"], 2, "temperature"),
+        (["run", "FOLDER", "hi", "--format", "q3"], 2, "q8_0"),
+        (["run", "FOLDER", "hi", "--threads", "0"], 2, "threads"),
+        (["run", "FOLDER", "hi", "--think"], 6, "--no-think"),
+        (["run", "FOLDER", "hi " * 999, "--ctx-size", "64"], 5, "--ctx-size"),
+        (["run", "FOLDER", b"\xff", "--raw"], 2, "surrogate"),
+        (["inspect", "no-such-model"], 2, "no-such-model"),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code(
+    folder: str, arguments: list[str | bytes], code: int, complaint: str
+) -> None:
+    words = [folder if word == "FOLDER" else word for word in arguments]
+    done = subprocess.run([*QWICK, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+    assert done.returncode == code
+    assert done.stdout == b""
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("qwick: error: ")
+    assert complaint in lines[0]
+
+
+def test_a_damaged_model_is_one_line_with_its_exit_code(folder: str, tmp_path: Path) -> None:
+    for file in Path(folder).iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "model.safetensors").unlink()
+    weights = (Path(folder) / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[:-100])
+    done = qwick("run", str(tmp_path), "hi")
+    assert done.returncode == 3
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_wrong_option_is_code_2() -> None:
+    assert qwick("run", "--no-such-option").returncode == 2
+
+
+def test_standard_input_that_is_no_text_is_refused(folder: str) -> None:
+    done = qwick("run", folder, stdin=b"\xff\xfe")
+    assert done.returncode == 2
+    assert b"UTF-8" in done.stderr
+
+
+def test_a_terminal_without_a_prompt_gets_help_instead_of_silence() -> None:
+    controller, terminal = pty.openpty()
+    try:
+        done = subprocess.run([*QWICK, "run", "pocket"], stdin=terminal, capture_output=True, timeout=60, check=False)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert done.returncode == 2
+    assert b"write it after the model" in done.stderr
+
+
+def start_long_answer(folder: str) -> subprocess.Popen[bytes]:
+    command = [*QWICK, "run", folder, "hello", "--seed", "1", "--temperature", "2", "--top-k", "0", "--top-p", "1"]
+    process = subprocess.Popen(
+        [*command, "--ctx-size", str(LONGEST)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout
+    assert process.stdout.read(1)
+    return process
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(folder: str) -> None:
+    process = start_long_answer(folder)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == b""
+
+
+def test_a_reader_that_goes_away_is_no_error_to_read_about(folder: str) -> None:
+    process = start_long_answer(folder)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 141
