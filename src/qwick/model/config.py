@@ -250,8 +250,6 @@ def _check_shapes(config: ModelConfig) -> None:
             f"config.json: {delta.num_v} linear value heads are not a multiple of {delta.num_k} key heads"
         )
     sizes = {
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
         "head_dim": attention.head_dim,
         "rotary dims": attention.rotary_dim,
         "linear_key_head_dim": delta.k_dim,
@@ -260,6 +258,15 @@ def _check_shapes(config: ModelConfig) -> None:
     for name, value in sizes.items():
         if value % 16:
             raise ConfigError(f"config.json: {name} = {value} is not a multiple of 16, which the kernels need")
+    rows = {  # what a matrix is multiplied with
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads * head_dim": attention.num_q * attention.head_dim,
+        "linear_num_value_heads * linear_value_head_dim": delta.num_v * delta.v_dim,
+    }
+    for name, value in rows.items():
+        if value % 32:
+            raise ConfigError(f"config.json: {name} = {value} is not a multiple of 32, which the kernels need")
     if sum(config.mrope_section) != attention.rotary_dim // 2 and config.mrope_section != (11, 11, 10):
         raise ConfigError(
             f"config.json: mrope_section {list(config.mrope_section)} does not add up to {attention.rotary_dim // 2}"

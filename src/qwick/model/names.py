@@ -8,6 +8,7 @@ transformers 5.23 `models/qwen3_5`; the released headers.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,9 @@ class TensorSpec:
     coarse: bool = True
 
     def to_canonical(self, values: Float32) -> Float32:
-        """A whole small tensor from the file's form to memory's."""
-        values = np.ascontiguousarray(values if self.row_order is None else values[self.row_order])
+        """A whole tensor from the file's form to memory's (matrices are loaded in windows instead)."""
+        values = values if self.row_order is None else values[self.row_order]
+        values = np.ascontiguousarray(values if self.col_order is None else values[:, self.col_order])
         if self.change is Change.PLUS_ONE:
             return values + np.float32(1)
         if self.change is Change.NEG_EXP:
@@ -81,9 +83,10 @@ def v_head_order(heads: DeltaHeads) -> NDArray[np.int64]:
     return (c % heads.num_k) * ratio + c // heads.num_k
 
 
-def _by_head(order: NDArray[np.int64], dim: int, offset: int = 0) -> NDArray[np.int64]:
-    """Row indices of whole heads of `dim` rows, after `offset` rows that stay."""
-    rows = offset + (order[:, None] * dim + np.arange(dim)).reshape(-1)
+@lru_cache(maxsize=8)  # the layers share one order: a hostile config asks for 1,024 layers of 1,024 heads
+def _v_rows(heads: DeltaHeads, offset: int = 0) -> NDArray[np.int64]:
+    """Row indices of the v heads in canonical order, after `offset` rows that stay."""
+    rows = offset + (v_head_order(heads)[:, None] * heads.v_dim + np.arange(heads.v_dim)).reshape(-1)
     return np.concatenate([np.arange(offset), rows])
 
 
@@ -136,8 +139,7 @@ def _delta(config: ModelConfig, name: str) -> Iterator[TensorSpec]:
     hidden, heads = config.hidden_size, config.delta
     k_size, v_size = heads.num_k * heads.k_dim, heads.num_v * heads.v_dim
     order = v_head_order(heads)
-    v_rows = _by_head(order, heads.v_dim)
-    qkv_rows = _by_head(order, heads.v_dim, offset=2 * k_size)
+    v_rows, qkv_rows = _v_rows(heads), _v_rows(heads, offset=2 * k_size)
     yield TensorSpec(
         f"{name}.in_proj_qkv", f"{name}.in_proj_qkv.weight", (heads.channels, hidden), row_order=qkv_rows, matrix=True
     )
