@@ -28,7 +28,9 @@ template <class T, int N>
 using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 using Out = nb::ndarray<nb::numpy, float>;
 
-Kernels kernels_of(const std::string& isa) { return make_dispatch(choose_isa(isa)).kernels; }
+Kernels kernels_of(const std::string& isa) {
+    return make_dispatch(choose_isa(isa)).kernels;
+}
 
 void require(bool holds, const char* what) {
     if (!holds) throw KernelError(std::string("leaf called outside its contract: ") + what);
@@ -71,14 +73,17 @@ Weight weight_of(const AnyMatrix& w, const Scales& scales) {
     if (w.dtype() == nb::dtype<uint16_t>()) return made;
     require(w.dtype() == nb::dtype<int8_t>() && scales, "a weight is f32, uint16, or int8 with scales");
     require(cols % kQuantBlock == 0, "input features are a multiple of the block");
-    require(static_cast<int64_t>(scales->shape(0)) == rows && static_cast<int64_t>(scales->shape(1)) == cols / kQuantBlock,
-            "scales are [rows, cols / 32]");
+    require(
+        static_cast<int64_t>(scales->shape(0)) == rows && static_cast<int64_t>(scales->shape(1)) == cols / kQuantBlock,
+        "scales are [rows, cols / 32]");
     made.family = Family::i8;
     made.scales = scales->data();
     return made;
 }
 
-int index_of(const Weight& w) { return static_cast<int>(w.family); }
+int index_of(const Weight& w) {
+    return static_cast<int>(w.family);
+}
 
 auto quantize_i8(const std::string& isa, const In<float, 1>& x) {
     require(x.size() % kQuantBlock == 0, "k is a multiple of the block");
@@ -180,7 +185,8 @@ Out norm_rope(const std::string& isa, const In<float, 1>& x, const In<float, 1>&
 
 Out conv_silu(const std::string& isa, const In<float, 2>& rows, const In<float, 2>& taps) {
     const size_t num_taps = taps.shape(0), channels = taps.shape(1);
-    require(channels % 16 == 0 && rows.shape(0) == num_taps && rows.shape(1) == channels, "rows and taps [taps, channels]");
+    require(channels % 16 == 0 && rows.shape(0) == num_taps && rows.shape(1) == channels,
+            "rows and taps [taps, channels]");
     std::vector<const float*> starts;
     for (size_t i = 0; i < num_taps; ++i) starts.push_back(rows.data() + i * channels);
     Made<float> out({channels});
@@ -188,7 +194,8 @@ Out conv_silu(const std::string& isa, const In<float, 2>& rows, const In<float, 
     return out.array;
 }
 
-// state [k_dim * v_dim] in tiles as kernels.h says; returns out [tokens, v_dim] (zero outside the lanes) and the new state.
+// state [k_dim * v_dim] in tiles as kernels.h says; returns out [tokens, v_dim] (zero outside the lanes) and the new
+// state.
 auto delta_run(const std::string& isa, const In<float, 1>& state, const In<float, 2>& q, const In<float, 2>& k,
                const In<float, 2>& v, const In<float, 1>& g, const In<float, 1>& beta, int64_t v_begin, int64_t v_end) {
     const auto tokens = static_cast<int64_t>(q.shape(0)), k_dim = static_cast<int64_t>(q.shape(1));
@@ -206,19 +213,21 @@ auto delta_run(const std::string& isa, const In<float, 1>& state, const In<float
 
 // keys, values [<= 64, head_dim]: f32 or uint16 (f16 bits). Returns the new m, l, acc.
 auto attend_block(const std::string& isa, const In<float, 2>& query, const AnyMatrix& keys, const AnyMatrix& values,
-                  const In<int32_t, 1>& visible, const In<float, 1>& m, const In<float, 1>& l, const In<float, 2>& acc) {
+                  const In<int32_t, 1>& visible, const In<float, 1>& m, const In<float, 1>& l,
+                  const In<float, 2>& acc) {
     const size_t rows = query.shape(0), head_dim = query.shape(1);
     const bool f16 = keys.dtype() == nb::dtype<uint16_t>();
     require(head_dim % 16 == 0 && keys.shape(1) == head_dim && values.shape(1) == head_dim, "head_dim agrees");
     require((f16 || keys.dtype() == nb::dtype<float>()) && values.dtype() == keys.dtype(), "f32 or f16 bits");
-    require(visible.size() == rows && m.size() == rows && l.size() == rows && acc.size() == rows * head_dim, "rows agree");
+    require(visible.size() == rows && m.size() == rows && l.size() == rows && acc.size() == rows * head_dim,
+            "rows agree");
     for (size_t r = 0; r < rows; ++r) {
         const size_t seen = visible.data()[r];
         require(seen <= 64 && seen <= keys.shape(0) && seen <= values.shape(0), "at most 64 keys that exist");
     }
     Made<float> new_m = copy_of(m), new_l = copy_of(l), new_acc = copy_of(acc);
-    kernels_of(isa).attend_block[f16](query.data(), rows, head_dim, keys.data(), values.data(), visible.data(), new_m.data,
-                                      new_l.data, new_acc.data);
+    kernels_of(isa).attend_block[f16](query.data(), rows, head_dim, keys.data(), values.data(), visible.data(),
+                                      new_m.data, new_l.data, new_acc.data);
     return std::tuple(new_m.array, new_l.array, new_acc.array);
 }
 
@@ -236,7 +245,9 @@ auto store_kv_f16(const std::string& isa, const In<float, 1>& x) {
     return out.array;
 }
 
-float max_value(const std::string& isa, const In<float, 1>& x) { return kernels_of(isa).max_value(x.data(), x.size()); }
+float max_value(const std::string& isa, const In<float, 1>& x) {
+    return kernels_of(isa).max_value(x.data(), x.size());
+}
 
 float sum_exp(const std::string& isa, const In<float, 1>& x, float max) {
     return kernels_of(isa).sum_exp(x.data(), x.size(), max);
@@ -251,7 +262,8 @@ std::vector<std::string> isas() {
 }  // namespace
 
 void bind_leaves(nb::module_& module) {
-    nb::module_ leaves = module.def_submodule("leaves", "Each leaf kernel of each instruction set by itself; for tests.");
+    nb::module_ leaves =
+        module.def_submodule("leaves", "Each leaf kernel of each instruction set by itself; for tests.");
     leaves.def("isas", isas);
     leaves.def("quantize_i8", quantize_i8, "isa"_a, "x"_a);
     leaves.def("dots", dots, "isa"_a, "x"_a, "weight"_a, "scales"_a.none(), "begin"_a, "end"_a);
@@ -264,8 +276,10 @@ void bind_leaves(nb::module_& module) {
     leaves.def("l2_norm", l2_norm, "isa"_a, "x"_a, "scale"_a);
     leaves.def("norm_rope", norm_rope, "isa"_a, "x"_a, "w"_a, "eps"_a, "cos"_a, "sin"_a);
     leaves.def("conv_silu", conv_silu, "isa"_a, "rows"_a, "taps"_a);
-    leaves.def("delta_run", delta_run, "isa"_a, "state"_a, "q"_a, "k"_a, "v"_a, "g"_a, "beta"_a, "v_begin"_a, "v_end"_a);
-    leaves.def("attend_block", attend_block, "isa"_a, "query"_a, "keys"_a, "values"_a, "visible"_a, "m"_a, "l"_a, "acc"_a);
+    leaves.def("delta_run", delta_run, "isa"_a, "state"_a, "q"_a, "k"_a, "v"_a, "g"_a, "beta"_a, "v_begin"_a,
+               "v_end"_a);
+    leaves.def("attend_block", attend_block, "isa"_a, "query"_a, "keys"_a, "values"_a, "visible"_a, "m"_a, "l"_a,
+               "acc"_a);
     leaves.def("store_kv_f32", store_kv_f32, "isa"_a, "x"_a);
     leaves.def("store_kv_f16", store_kv_f16, "isa"_a, "x"_a);
     leaves.def("max_value", max_value, "isa"_a, "x"_a);

@@ -1,10 +1,11 @@
 // The leaf kernels: what every instruction set implements, and nothing else.
 //
-// Threads, ragged batches, pages and slots are the drivers' business (linear/, gated_delta/, attention/, ...); a leaf sees
-// raw pointers of one small piece of work. `scalar` defines each leaf in plain C++; other tables fill what they do better
-// and inherit the rest (dispatch.cpp). All sums have one fixed order that depends on the sizes of one output element only,
-// so a result never changes with the number of rows, the piece or the thread. ISA files include no STL header but
-// <cstdint>/<cstddef>, and everything in them lives in the ISA's own namespace (one-definition rule; see docs/kernels.md).
+// Threads, ragged batches, pages and slots are the drivers' business (linear/, gated_delta/, attention/, ...); a leaf
+// sees raw pointers of one small piece of work. `scalar` defines each leaf in plain C++; other tables fill what they do
+// better and inherit the rest (dispatch.cpp). All sums have one fixed order that depends on the sizes of one output
+// element only, so a result never changes with the number of rows, the piece or the thread. ISA files include no STL
+// header but <cstdint>/<cstddef>, and everything in them lives in the ISA's own namespace (one-definition rule; see
+// docs/kernels.md).
 #pragma once
 
 #include <cstddef>
@@ -38,28 +39,31 @@ struct Rows {
 };
 
 struct Kernels {
-    // --- linear, decode rows -------------------------------------------------------------------------------------------
-    // d = amax / 127 per block, q = round-half-even(x / d); both 0 when d would be subnormal.
+    // --- linear, decode rows
+    // ------------------------------------------------------------------------------------------- d = amax / 127 per
+    // block, q = round-half-even(x / d); both 0 when d would be subnormal.
     void (*quantize_i8)(const float* x, int64_t k, int8_t* q, float* d);
     // y[i * ldy + j] = dot(x row i, w row begin + j) for j < end - begin, all i < m; one entry per family.
     void (*dots[kNumFamilies])(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy);
 
-    // --- linear, prompt rows -------------------------------------------------------------------------------------------
-    // out[i] = x[i] rounded to bf16 (nearest even), as f32.
+    // --- linear, prompt rows
+    // ------------------------------------------------------------------------------------------- out[i] = x[i] rounded
+    // to bf16 (nearest even), as f32.
     void (*round_bf16)(const float* x, int64_t n, float* out);
     // panel[kk * kPanelCols + j] = w[row + j][k_begin + kk], zero for rows past the end; bf16-rounded for i8.
     // k_begin and k_len are multiples of 16 (i8: a vector of 16 lies in one block).
     void (*decode_panel[kNumFamilies])(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel);
     // y[i * ldy + j] (+)= sum_kk x[i * ldx + kk] * panel[kk * kPanelCols + j], kk ascending, fused multiply-add, for
     // i < m, j < kPanelCols. `first` starts from zero, otherwise from y.
-    void (*panel_product)(const float* x, int64_t ldx, int64_t m, const float* panel, int64_t k_len, bool first, float* y,
-                          int64_t ldy);
+    void (*panel_product)(const float* x, int64_t ldx, int64_t m, const float* panel, int64_t k_len, bool first,
+                          float* y, int64_t ldy);
 
-    // --- elementwise and norms -----------------------------------------------------------------------------------------
+    // --- elementwise and norms
+    // -----------------------------------------------------------------------------------------
     void (*decode_row[kNumFamilies])(const Weight& w, int64_t row, float* out);  // exact (not bf16-rounded)
     void (*add)(const float* a, const float* b, int64_t n, float* out);
-    void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);      // silu(gate) * up
-    void (*sigmoid_mul)(const float* gate, const float* x, int64_t n, float* out);    // sigmoid(gate) * x
+    void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);    // silu(gate) * up
+    void (*sigmoid_mul)(const float* gate, const float* x, int64_t n, float* out);  // sigmoid(gate) * x
     void (*rms_norm)(const float* x, const float* w, float eps, int64_t n, float* out);
     void (*gated_rms_norm)(const float* x, const float* gate, const float* w, float eps, int64_t n, float* out);
     void (*l2_norm)(const float* x, int64_t n, float scale, float* out);  // x * rsqrt(sum(x^2) + 1e-6) * scale
@@ -67,27 +71,30 @@ struct Kernels {
     void (*norm_rope)(const float* x, const float* w, float eps, const float* cos, const float* sin, int64_t head_dim,
                       int64_t rotary_dim, float* out);
 
-    // --- recurrent layers ----------------------------------------------------------------------------------------------
-    // out[c] = silu(sum_i taps[i * channels + c] * rows[i][c]), i ascending; rows[num_taps - 1] is the current token.
+    // --- recurrent layers
+    // ---------------------------------------------------------------------------------------------- out[c] =
+    // silu(sum_i taps[i * channels + c] * rows[i][c]), i ascending; rows[num_taps - 1] is the current token.
     void (*conv_silu)(const float* const* rows, const float* taps, int64_t num_taps, int64_t channels, float* out);
     // The delta rule over num_tokens tokens for v lanes [v_begin, v_end) of one head; both multiples of kDeltaTile.
     // State s is [v_dim / kDeltaTile][k_dim][kDeltaTile]. q, k [t * ldqk] normalised and scaled; v [t * ldv];
-    // g, beta [t * ldg]; out [t * ldo]; see Ops.gated_delta. o is computed as g S^T q + (k . q) delta from the old S, which
-    // is the same and needs one pass over the state. Every ISA gives the same bits: no sum crosses lanes but k . q, which
-    // always is eight running sums (i mod 8), folded in halves.
+    // g, beta [t * ldg]; out [t * ldo]; see Ops.gated_delta. o is computed as g S^T q + (k . q) delta from the old S,
+    // which is the same and needs one pass over the state. Every ISA gives the same bits: no sum crosses lanes but k .
+    // q, which always is eight running sums (i mod 8), folded in halves.
     void (*delta_run)(float* s, int64_t k_dim, int64_t v_dim, int64_t v_begin, int64_t v_end, int64_t num_tokens,
                       const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g,
                       const float* beta, int64_t ldg, float* out, int64_t ldo);
 
-    // --- attention -----------------------------------------------------------------------------------------------------
-    // One online-softmax step of num_rows query rows over the first visible[r] of up to 64 keys of one kv head.
-    // query [num_rows, head_dim] already scaled; keys, values [64, head_dim] in the kv format; m, l [num_rows] running
+    // --- attention
+    // ----------------------------------------------------------------------------------------------------- One
+    // online-softmax step of num_rows query rows over the first visible[r] of up to 64 keys of one kv head. query
+    // [num_rows, head_dim] already scaled; keys, values [64, head_dim] in the kv format; m, l [num_rows] running
     // maximum and sum; acc [num_rows, head_dim] running output (all updated; m starts at -inf, l and acc at 0).
-    void (*attend_block[2])(const float* query, int64_t num_rows, int64_t head_dim, const void* keys, const void* values,
-                            const int32_t* visible, float* m, float* l, float* acc);
+    void (*attend_block[2])(const float* query, int64_t num_rows, int64_t head_dim, const void* keys,
+                            const void* values, const int32_t* visible, float* m, float* l, float* acc);
     void (*store_kv[2])(const float* x, int64_t n, void* out);  // f32 -> kv format
 
-    // --- head ----------------------------------------------------------------------------------------------------------
+    // --- head
+    // ----------------------------------------------------------------------------------------------------------
     float (*max_value)(const float* x, int64_t n);
     float (*sum_exp)(const float* x, int64_t n, float max);  // sum exp(x - max)
 };

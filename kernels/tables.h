@@ -13,8 +13,8 @@ const Kernels& avx2_table();    // AVX2, FMA, F16C
 const Kernels& avx512_table();  // AVX-512 F, BW, DQ, VL and the above
 
 // Each op's leaves of one instruction set, e.g. norm/norm_avx2.cpp defines avx2::fill_norm.
-#define QWICK_DECLARE_FILLS(isa)          \
-    namespace isa {                       \
+#define QWICK_DECLARE_FILLS(isa)           \
+    namespace isa {                        \
     void fill_attention(Kernels& table);   \
     void fill_causal_conv(Kernels& table); \
     void fill_codec(Kernels& table);       \

@@ -9,7 +9,9 @@ namespace {
 
 constexpr int64_t kBlockLen = 64;
 
-float as_it_is(float x) { return x; }
+float as_it_is(float x) {
+    return x;
+}
 
 template <class Stored, float (*Decode)(Stored)>
 void scores_of(const float* query, const Stored* keys, int64_t num_keys, int64_t head_dim, float* scores) {
@@ -22,8 +24,8 @@ void scores_of(const float* query, const Stored* keys, int64_t num_keys, int64_t
 
 // Scores become weights exp(score - m); l and acc are brought to the new maximum m.
 template <class Stored, float (*Decode)(Stored)>
-void attend_row(const float* query, int64_t num_keys, int64_t head_dim, const Stored* keys, const Stored* values, float& m,
-                float& l, float* acc) {
+void attend_row(const float* query, int64_t num_keys, int64_t head_dim, const Stored* keys, const Stored* values,
+                float& m, float& l, float* acc) {
     float weights[kBlockLen];
     scores_of<Stored, Decode>(query, keys, num_keys, head_dim, weights);
     float new_m = m;

@@ -1,9 +1,9 @@
 // One step of the online softmax over a block of keys. arXiv:2205.14135, algorithm 1.
-// Included after simd_<isa>.h and math_simd.h.
+// Included after simd_<isa>.h.
 //
 // Up to four query rows share the loads of keys and values. What a row computes is the same alone or among others:
-// a score is kLanes running sums over head_dim, an output element one chain of fma over the keys the row sees. Keys that
-// a row does not see are never multiplied, not even by zero: they may hold anything.
+// a score is kLanes running sums over head_dim, an output element one chain of fma over the keys the row sees. Keys
+// that a row does not see are never multiplied, not even by zero: they may hold anything.
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
@@ -12,8 +12,12 @@ namespace {
 constexpr int64_t kBlockLen = 64;
 constexpr int kRowsTogether = 4;
 
-inline Vec load_kv(const float* p) { return load(p); }
-inline Vec load_kv(const uint16_t* p) { return load_f16(p); }
+inline Vec load_kv(const float* p) {
+    return load(p);
+}
+inline Vec load_kv(const uint16_t* p) {
+    return load_f16(p);
+}
 
 // scores[r * kBlockLen + j] = query row r . key j, for R rows and K keys.
 template <int R, int K, class Stored>
@@ -61,7 +65,8 @@ inline float weigh(float* scores, int64_t visible, float* m, float* l) {
     return correction;
 }
 
-// acc[r] = acc[r] * factors[r] + sum_j weights[r * kBlockLen + j] * values[j], j in [begin, end), for C vectors of dims.
+// acc[r] = acc[r] * factors[r] + sum_j weights[r * kBlockLen + j] * values[j], j in [begin, end), for C vectors of
+// dims.
 template <int R, int C, class Stored>
 inline void value_tile(const Stored* values, const float* weights, int64_t begin, int64_t end, int64_t head_dim,
                        const float* factors, float* acc) {

@@ -16,6 +16,8 @@ void conv_silu(const float* const* rows, const float* taps, int64_t num_taps, in
 
 }  // namespace
 
-void fill_causal_conv(Kernels& table) { table.conv_silu = conv_silu; }
+void fill_causal_conv(Kernels& table) {
+    table.conv_silu = conv_silu;
+}
 
 }  // namespace qwick::scalar

@@ -1,4 +1,4 @@
-// The depthwise causal convolution of one token. Included after simd_<isa>.h and math_simd.h.
+// The depthwise causal convolution of one token. Included after simd_<isa>.h.
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
@@ -14,6 +14,8 @@ void conv_silu(const float* const* rows, const float* taps, int64_t num_taps, in
 
 }  // namespace
 
-void fill_causal_conv(Kernels& table) { table.conv_silu = conv_silu; }
+void fill_causal_conv(Kernels& table) {
+    table.conv_silu = conv_silu;
+}
 
 }  // namespace qwick::ISA_NAMESPACE

@@ -53,7 +53,9 @@ void decode_panel(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, 
     }
 }
 
-void store_f32(const float* x, int64_t n, void* out) { std::memcpy(out, x, sizeof(float) * n); }
+void store_f32(const float* x, int64_t n, void* out) {
+    std::memcpy(out, x, sizeof(float) * n);
+}
 
 void store_f16(const float* x, int64_t n, void* out) {
     for (int64_t i = 0; i < n; ++i) static_cast<uint16_t*>(out)[i] = f32_to_f16(x[i]);

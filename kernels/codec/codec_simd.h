@@ -1,4 +1,4 @@
-// How weights, activations and cache entries are stored and read back. Included after simd_<isa>.h and math_simd.h.
+// How weights, activations and cache entries are stored and read back. Included after simd_<isa>.h.
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {

@@ -1,4 +1,5 @@
-// bf16 and f16 bit patterns in plain C++. For files compiled for every CPU; ISA files have their own conversions (simd/).
+// bf16 and f16 bit patterns in plain C++. For files compiled for every CPU; ISA files have their own conversions
+// (simd/).
 #pragma once
 
 #include <cmath>
@@ -19,7 +20,9 @@ inline float bits_float(uint32_t bits) {
     return x;
 }
 
-inline float bf16_to_f32(uint16_t bits) { return bits_float(static_cast<uint32_t>(bits) << 16); }
+inline float bf16_to_f32(uint16_t bits) {
+    return bits_float(static_cast<uint32_t>(bits) << 16);
+}
 
 // Nearest even; a NaN stays a (quiet) NaN.
 inline uint16_t f32_to_bf16(float x) {
@@ -28,7 +31,9 @@ inline uint16_t f32_to_bf16(float x) {
     return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-inline float rounded_to_bf16(float x) { return bf16_to_f32(f32_to_bf16(x)); }
+inline float rounded_to_bf16(float x) {
+    return bf16_to_f32(f32_to_bf16(x));
+}
 
 inline float f16_to_f32(uint16_t half) {
     const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
@@ -48,7 +53,7 @@ inline uint16_t f32_to_f16(float x) {
     const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
     if (magnitude > 0x7f800000) return sign | 0x7e00 | (magnitude >> 13 & 0x3ff);
     if (magnitude >= 0x477ff000) return sign | 0x7c00;  // 65520, half way to 2^16, and above
-    if (magnitude < 0x38800000) {                       // below 2^-14: adding 0.5 leaves multiples of 2^-24 in the mantissa
+    if (magnitude < 0x38800000) {  // below 2^-14: adding 0.5 leaves multiples of 2^-24 in the mantissa
         return sign | static_cast<uint16_t>(float_bits(bits_float(magnitude) + 0.5f) - 0x3f000000);
     }
     return sign | static_cast<uint16_t>((magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13);

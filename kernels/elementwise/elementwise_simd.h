@@ -1,5 +1,5 @@
 // Element by element. A tail runs through the same vector code, so a value never depends on its place in the piece.
-// Included after simd_<isa>.h and math_simd.h.
+// Included after simd_<isa>.h.
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
@@ -12,8 +12,12 @@ void map(const float* a, const float* b, int64_t n, float* out) {
     if (i < n) store_n(out + i, Op(load_n(a + i, n - i, zero()), load_n(b + i, n - i, zero())), n - i);
 }
 
-inline Vec silu_times(Vec gate, Vec up) { return mul(silu(gate), up); }
-inline Vec sigmoid_times(Vec gate, Vec x) { return times_sigmoid(x, gate); }
+inline Vec silu_times(Vec gate, Vec up) {
+    return mul(silu(gate), up);
+}
+inline Vec sigmoid_times(Vec gate, Vec x) {
+    return times_sigmoid(x, gate);
+}
 
 }  // namespace
 

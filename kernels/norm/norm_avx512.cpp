@@ -1,4 +1,3 @@
 #include "simd/simd_avx512.h"
-// The vector first: what follows is written over it.
-#include "simd/math_simd.h"
-#include "norm/norm_simd.h"
+
+#include "norm/norm_simd.h"  // written over the vector above

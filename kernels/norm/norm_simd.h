@@ -1,4 +1,4 @@
-// Norms, alone and with the rotation or the gate that follows. Included after simd_<isa>.h and math_simd.h.
+// Norms, alone and with the rotation or the gate that follows. Included after simd_<isa>.h.
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {

@@ -1,4 +1,3 @@
 #include "simd/simd_avx2.h"
-// The vector first: what follows is written over it.
-#include "simd/math_simd.h"
-#include "sample/sample_simd.h"
+
+#include "sample/sample_simd.h"  // written over the vector above

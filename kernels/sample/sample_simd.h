@@ -1,4 +1,4 @@
-// Reductions over logits. Included after simd_<isa>.h and math_simd.h.
+// Reductions over logits. Included after simd_<isa>.h.
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
@@ -7,7 +7,9 @@ namespace {
 constexpr float kMinusInfinity = -__builtin_inff();
 
 // The next kLanes of n > 0 values; minus infinity after the last.
-inline Vec load_logits(const float* x, int64_t n) { return n >= kLanes ? load(x) : load_n(x, n, splat(kMinusInfinity)); }
+inline Vec load_logits(const float* x, int64_t n) {
+    return n >= kLanes ? load(x) : load_n(x, n, splat(kMinusInfinity));
+}
 
 float max_value(const float* x, int64_t n) {
     constexpr int64_t kChains = 4;

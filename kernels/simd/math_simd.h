@@ -1,4 +1,4 @@
-// What both vector widths compute the same way. Included after one of simd_<isa>.h.
+// What both vector widths compute the same way. simd_<isa>.h includes it at its end.
 #pragma once
 
 namespace qwick::ISA_NAMESPACE {
@@ -29,12 +29,20 @@ inline float exp(float x) {
     return lanes[0];
 }
 
-inline Vec times_sigmoid(Vec x, Vec gate) { return div(x, add(splat(1.0f), exp(sub(zero(), gate)))); }
-inline Vec silu(Vec x) { return times_sigmoid(x, x); }
+inline Vec times_sigmoid(Vec x, Vec gate) {
+    return div(x, add(splat(1.0f), exp(sub(zero(), gate))));
+}
+inline Vec silu(Vec x) {
+    return times_sigmoid(x, x);
+}
 
 // Weights of any storage type as floats, kLanes at a time.
-inline Vec load_stored(const float* p) { return load(p); }
-inline Vec load_stored(const uint16_t* p) { return load_bf16(p); }
+inline Vec load_stored(const float* p) {
+    return load(p);
+}
+inline Vec load_stored(const uint16_t* p) {
+    return load_bf16(p);
+}
 
 // The first n f16 values, zero after them.
 inline Vec load_f16_n(const uint16_t* p, int64_t n) {

@@ -17,6 +17,7 @@ using Ints = __m256i;
 constexpr int64_t kLanes = 8;
 constexpr int kPanelRows = 6;  // rows of a panel product that stay in registers: 6 x 16 columns
 
+// clang-format off
 inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
 inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
 inline Vec zero() { return _mm256_setzero_ps(); }
@@ -30,6 +31,7 @@ inline Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }  // c
 inline Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }                // b where either is a NaN
 inline Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }                // b where either is a NaN
 inline Vec abs(Vec a) { return _mm256_andnot_ps(splat(-0.0f), a); }
+// clang-format on
 
 inline Ints lane_mask(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -39,7 +41,9 @@ inline Vec load_n(const float* p, int64_t n, Vec fill) {
     const Ints mask = lane_mask(n);
     return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, mask), _mm256_castsi256_ps(mask));
 }
-inline void store_n(float* p, Vec v, int64_t n) { _mm256_maskstore_ps(p, lane_mask(n), v); }
+inline void store_n(float* p, Vec v, int64_t n) {
+    _mm256_maskstore_ps(p, lane_mask(n), v);
+}
 
 // Always the same tree: halves, then quarters, then pairs.
 inline float reduce_add(Vec v) {
@@ -53,10 +57,12 @@ inline float reduce_max(Vec v) {
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+// clang-format off
 inline Ints to_ints(Vec v) { return _mm256_cvtps_epi32(v); }  // half to even
 inline Vec to_floats(Ints v) { return _mm256_cvtepi32_ps(v); }
 inline Ints half(Ints v) { return _mm256_srai_epi32(v, 1); }
 inline Ints minus(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
+// clang-format on
 inline Vec power_of_two(Ints n) {  // -126 <= n <= 127
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
 }
@@ -64,7 +70,8 @@ inline Vec zero_where_less(Vec value, Vec x, Vec limit) {  // 0 where x < limit
     return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), value);
 }
 
-// --- storage formats --------------------------------------------------------------------------------------------------
+// --- storage formats
+// --------------------------------------------------------------------------------------------------
 
 inline Vec load_bf16(const uint16_t* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -89,12 +96,13 @@ inline Vec round_bf16(Vec v) {  // nearest even; a NaN stays a quiet NaN
     const Ints odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const Ints up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
     const Ints quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
-    const Vec rounded = _mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(quiet),
-                                         _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const Vec rounded =
+        _mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(quiet), _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
     return _mm256_and_ps(rounded, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000))));
 }
 
-// --- int8 blocks ------------------------------------------------------------------------------------------------------
+// --- int8 blocks
+// ------------------------------------------------------------------------------------------------------
 
 using Bytes = __m256i;
 constexpr int64_t kBlocksPerBytes = 1;  // quantised blocks in one vector of bytes
@@ -103,16 +111,21 @@ constexpr int64_t kBlocksPerBytes = 1;  // quantised blocks in one vector of byt
 inline Bytes load_bytes(const int8_t* p, int64_t /*num_blocks*/) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
-inline Bytes abs_bytes(Bytes v) { return _mm256_abs_epi8(v); }
+inline Bytes abs_bytes(Bytes v) {
+    return _mm256_abs_epi8(v);
+}
 // Products of w and x summed four by four, exact: |w| (as unsigned, so -128 is fine) times x with w's sign. x >= -127.
 inline Ints dot_bytes(Bytes abs_w, Bytes w, Bytes x) {
     const __m256i pairs = _mm256_maddubs_epi16(abs_w, _mm256_sign_epi8(x, w));
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 // A block's factor in every lane that dot_bytes fills from it.
-inline Vec block_factors(const float* factors) { return _mm256_broadcast_ss(factors); }
+inline Vec block_factors(const float* factors) {
+    return _mm256_broadcast_ss(factors);
+}
 
-// --- panels -----------------------------------------------------------------------------------------------------------
+// --- panels
+// -----------------------------------------------------------------------------------------------------------
 
 // 8x8: out[i * ld + j] = rows[j][i].
 inline void store_transposed_8x8(const Vec* rows, float* out, int64_t ld) {
@@ -140,3 +153,5 @@ inline void store_transposed(const Vec* rows, float* out) {
 
 }  // namespace
 }  // namespace qwick::avx2
+
+#include "simd/math_simd.h"  // written over the vector above

@@ -1,6 +1,6 @@
-// One vector of 16 f32 lanes: AVX-512 F, BW, DQ, VL. Same names and meaning as simd_avx2.h, so a kernel is written once.
-// Everything has internal linkage: no other file may end up with code compiled for this ISA (see docs/kernels.md).
-// Only intrinsics that SIMDe 0.8.2 has are used, so that machines without AVX-512 can test this code.
+// One vector of 16 f32 lanes: AVX-512 F, BW, DQ, VL. Same names and meaning as simd_avx2.h, so a kernel is written
+// once. Everything has internal linkage: no other file may end up with code compiled for this ISA (see
+// docs/kernels.md). Only intrinsics that SIMDe 0.8.2 has are used, so that machines without AVX-512 can test this code.
 #pragma once
 
 // GCC 12 finds these in its own header (bug 105593).
@@ -28,6 +28,7 @@ using Ints = __m512i;
 constexpr int64_t kLanes = 16;
 constexpr int kPanelRows = 12;  // rows of a panel product that stay in registers: 12 x 16 columns
 
+// clang-format off
 inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
 inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
 inline Vec zero() { return _mm512_setzero_ps(); }
@@ -41,6 +42,7 @@ inline Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }  // c
 inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }                // b where either is a NaN
 inline Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }                // b where either is a NaN
 inline Vec abs(Vec a) { return _mm512_abs_ps(a); }
+// clang-format on
 
 // Masks by halves: SIMDe's 512-bit masked loads and stores touch all of the memory.
 inline __m256i half_mask(int64_t n) {
@@ -71,10 +73,12 @@ inline float reduce_max(Vec v) {
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+// clang-format off
 inline Ints to_ints(Vec v) { return _mm512_cvtps_epi32(v); }  // half to even
 inline Vec to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
 inline Ints half(Ints v) { return _mm512_srai_epi32(v, 1); }
 inline Ints minus(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
+// clang-format on
 inline Vec power_of_two(Ints n) {  // -126 <= n <= 127
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
 }
@@ -82,7 +86,8 @@ inline Vec zero_where_less(Vec value, Vec x, Vec limit) {  // 0 where x < limit
     return _mm512_mask_mov_ps(value, _mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), zero());
 }
 
-// --- storage formats --------------------------------------------------------------------------------------------------
+// --- storage formats
+// --------------------------------------------------------------------------------------------------
 
 inline Vec load_bf16(const uint16_t* p) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -109,13 +114,14 @@ inline Vec round_bf16(Vec v) {  // nearest even; a NaN stays a quiet NaN
     const Ints odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const Ints up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     const Ints quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
-    const Vec rounded = _mm512_mask_mov_ps(_mm512_castsi512_ps(up), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q),
-                                           _mm512_castsi512_ps(quiet));
+    const Vec rounded =
+        _mm512_mask_mov_ps(_mm512_castsi512_ps(up), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_castsi512_ps(quiet));
     const Ints high = _mm512_set1_epi32(static_cast<int>(0xffff0000));
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(rounded), high));
 }
 
-// --- int8 blocks ------------------------------------------------------------------------------------------------------
+// --- int8 blocks
+// ------------------------------------------------------------------------------------------------------
 
 using Bytes = __m512i;
 constexpr int64_t kBlocksPerBytes = 2;  // quantised blocks in one vector of bytes
@@ -125,7 +131,9 @@ inline Bytes load_bytes(const int8_t* p, int64_t num_blocks) {
     if (num_blocks > 1) return _mm512_loadu_si512(p);
     return _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 0);
 }
-inline Bytes abs_bytes(Bytes v) { return _mm512_abs_epi8(v); }
+inline Bytes abs_bytes(Bytes v) {
+    return _mm512_abs_epi8(v);
+}
 // Products of w and x summed four by four, exact: |w| (as unsigned, so -128 is fine) times x with w's sign. x >= -127.
 inline Ints dot_bytes(Bytes abs_w, Bytes w, Bytes x) {
     const __m512i signed_x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
@@ -136,7 +144,8 @@ inline Vec block_factors(const float* factors) {
     return _mm512_mask_mov_ps(splat(factors[0]), 0xff00, splat(factors[1]));
 }
 
-// --- panels -----------------------------------------------------------------------------------------------------------
+// --- panels
+// -----------------------------------------------------------------------------------------------------------
 
 // 16 rows of kLanes values become kLanes rows of 16.
 inline void store_transposed(const Vec* rows, float* out) {
@@ -153,9 +162,10 @@ inline void store_transposed(const Vec* rows, float* out) {
         quads[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
     }
     for (int c = 0; c < 4; ++c) {
-        const Vec even_top = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x88);       // pieces 0, 2 of rows 0-3 and 4-7
-        const Vec odd_top = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xdd);        // pieces 1, 3
-        const Vec even_low = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x88);  // the same of rows 8-11 and 12-15
+        const Vec even_top = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x88);  // pieces 0, 2 of rows 0-3 and 4-7
+        const Vec odd_top = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xdd);   // pieces 1, 3
+        const Vec even_low =
+            _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x88);  // the same of rows 8-11 and 12-15
         const Vec odd_low = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0xdd);
         store(out + c * 16, _mm512_shuffle_f32x4(even_top, even_low, 0x88));
         store(out + (4 + c) * 16, _mm512_shuffle_f32x4(odd_top, odd_low, 0x88));
@@ -166,3 +176,5 @@ inline void store_transposed(const Vec* rows, float* out) {
 
 }  // namespace
 }  // namespace qwick::avx512
+
+#include "simd/math_simd.h"  // written over the vector above
