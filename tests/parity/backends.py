@@ -4,11 +4,16 @@ from typing import Any
 
 import torch
 
+from qwick.ops.native import NativeBackend, describe_machine
 from qwick.ops.torch import TorchBackend
+
+ISAS = describe_machine().possible_isas
+BEST_ISA = ISAS[-1]  # the list goes from plain to best
+BACKENDS = ("torch", *ISAS)
 
 
 def open_backend(name: str, threads: int = 2) -> Any:
     """`torch`, or an ISA of the native backend."""
     if name == "torch":
         return TorchBackend(torch.float32)
-    raise NotImplementedError(name)
+    return NativeBackend(threads=threads, threads_batch=threads, isa=name)

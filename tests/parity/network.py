@@ -26,18 +26,18 @@ CONFIGS: dict[str, Config] = {
     "ratio1_tied": small_config(linear_num_key_heads=2, linear_num_value_heads=2, vocab_size=500),
     "ratio2_untied": small_config(tie_word_embeddings=False, rms_norm_eps=1e-3),
     "ratio3_groups1": small_config(
-        linear_num_key_heads=1, linear_num_value_heads=3, linear_value_head_dim=48, num_key_value_heads=4
+        linear_num_key_heads=2, linear_num_value_heads=6, linear_value_head_dim=48, num_key_value_heads=4
     ),
     "deep_groups4": small_config(
         num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=1, partial_rotary_factor=0.5
     ),
     "odd_dims": small_config(
         hidden_size=96,
-        intermediate_size=176,
+        intermediate_size=224,
         head_dim=80,
         partial_rotary_factor=0.4,
-        linear_num_key_heads=3,
-        linear_num_value_heads=3,
+        linear_num_key_heads=6,
+        linear_num_value_heads=6,
         linear_key_head_dim=48,
         linear_value_head_dim=16,
         tie_word_embeddings=False,

@@ -1,0 +1,151 @@
+"""Coarse weights: native runs against f64 arithmetic on the *dequantised* weights, per family and role.
+
+What rounding of activations must cost is computed and not guessed: the contract's numerics table, applied to the
+oracle's linear layers in otherwise exact arithmetic, gives the error that any faithful implementation has. The native
+run may have a little more, and must lie closer to that model than the model lies to the oracle.
+"""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qwick.formats import BF16, Q8_0, Family
+from qwick.ops.contract import Role
+from qwick.ops.torch import TorchBackend, TorchOps, TorchStep
+from tests.parity.backends import ISAS, open_backend
+from tests.parity.compare import kl_divergence, relative_error
+from tests.parity.network import Piece, Runner
+
+LENGTH = 65
+NAMES = ("ratio2_untied", "true_heads")
+FORMATS = {"bf16": BF16, "q8_0": Q8_0}
+
+# Relative RMS error of the logits, and mean KL in nats, at sigma 3. Stated, and checked against what was measured.
+LIMITS = {
+    ("bf16", Role.DECODE): (2e-5, 1e-8),
+    ("bf16", Role.PROMPT): (2e-2, 2e-3),
+    ("q8_0", Role.DECODE): (6e-2, 2e-2),
+    ("q8_0", Role.PROMPT): (2e-2, 2e-3),
+}
+
+
+class RoundingBackend(TorchBackend):
+    """Weights that remember their family."""
+
+    def add_matrix(self, name, shape, format, windows):
+        weight = super().add_matrix(name, shape, format, windows)
+        weight.family = format.family
+        return weight
+
+
+class RoundingOps(TorchOps):
+    """The contract's table: what happens to activations and weights before an exact product."""
+
+    def __init__(self, role):
+        super().__init__()
+        self.role = role
+
+    def linear(self, x, weights):
+        return tuple(F.linear(*self._rounded(x, w)) for w in weights)
+
+    def linear_add(self, x, weight, residual):
+        return residual + F.linear(*self._rounded(x, weight))
+
+    def gate_up(self, x, gate, up):
+        return F.silu(F.linear(*self._rounded(x, gate))) * F.linear(*self._rounded(x, up))
+
+    def head(self, x, table, step):
+        return F.linear(*self._rounded(x[torch.from_numpy(step.tokens.wanted_rows.astype(np.int64))], table))
+
+    def _rounded(self, x, weight):
+        if weight.family is Family.F32 or (weight.family is Family.BF16 and self.role is Role.DECODE):
+            return x, weight
+        if self.role is Role.PROMPT:
+            return to_bf16(x), to_bf16(weight)
+        return to_int8(x), weight
+
+
+def to_bf16(x):
+    return x.float().bfloat16().double()
+
+
+def to_int8(x):
+    """d = amax / 127 per 32, in f32."""
+    blocks = x.float().unflatten(-1, (-1, 32))
+    d = blocks.abs().amax(-1, keepdim=True) / 127
+    quants = torch.where(d > 0, (blocks / d).round(), 0)
+    return (quants * d).flatten(-2).double()
+
+
+def modelled(runner, ids, role):
+    batch = runner.batch([Piece(0, ids, role=role)])
+    with torch.no_grad():
+        return runner.network.forward(RoundingOps(role), TorchStep(batch, None, torch.float64)).head.numpy()
+
+
+@pytest.fixture(scope="module")
+def exact_and_modelled(cases):
+    made = {}
+
+    def make(name, format, role):
+        key = name, format, role
+        if key not in made:
+            case = cases(name)
+            runner = Runner(case.folder, RoundingBackend(torch.float64), format=FORMATS[format])
+            ids = case.ids[:LENGTH]
+            made[key] = runner.one(Piece(0, ids, role=role)).logits, modelled(runner, ids, role)
+        return made[key]
+
+    return make
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_errors_are_those_of_the_contracts_roundings(cases, exact_and_modelled, isa, format, role, name):
+    ids = cases(name).ids[:LENGTH]
+    exact, model = exact_and_modelled(name, format, role)
+    actual = Runner(cases(name).folder, open_backend(isa), format=FORMATS[format]).one(Piece(0, ids, role=role)).logits
+    error, expected = relative_error(actual, exact).total, relative_error(model, exact).total
+    to_model = relative_error(actual, model).total
+    kl = float(kl_divergence(actual, exact).mean())
+    print(f"{isa} {format} {role.name}: error {error:.2e}, modelled {expected:.2e}, apart {to_model:.2e}, KL {kl:.1e}")
+    most, most_kl = LIMITS[format, role]
+    f32 = cases(name).tolerance(LENGTH)[0].total
+    assert error < most
+    assert kl < most_kl
+    assert error < 1.1 * expected + f32
+    assert to_model < 0.75 * expected + f32
+    # The winner stays where the two best are clearly apart.
+    best = np.sort(exact, axis=-1)
+    sure = best[:, -1] - best[:, -2] > 10 * error * exact.std()
+    assert (actual.argmax(-1) == exact.argmax(-1))[sure].all()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_f16_keys_and_values_cost_little(cases, isa, format):
+    """f16 holds 11 bits: an error of 2^-12 per value of which a softmax averages many."""
+    case = cases("ratio2_untied")
+    rows = [
+        Runner(case.folder, open_backend(isa), format=FORMATS[format], kv_format=kv)
+        .one(Piece(0, case.ids[:LENGTH]))
+        .logits
+        for kv in ("f16", "f32")
+    ]
+    assert 0 < relative_error(*rows).total < 2e-2
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_f16_keys_and_values_with_f32_weights(cases, isa):
+    case = cases("ratio2_untied")
+    exact = case.oracle.logits[:LENGTH]
+    actual = Runner(case.folder, open_backend(isa), kv_format="f16").one(Piece(0, case.ids[:LENGTH])).logits
+    torch_f16 = (
+        Runner(case.folder, TorchBackend(torch.float64), kv_format="f16").one(Piece(0, case.ids[:LENGTH])).logits
+    )
+    error, expected = relative_error(actual, exact).total, relative_error(torch_f16, exact).total
+    assert expected / 2 < error < 2 * expected
+    assert relative_error(actual, torch_f16).total < 0.5 * expected
