@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import fill
 
 import typer
 
 from qwick.cli.terminal import one_line
+from qwick.errors import QwickError
 
 PACKAGES = ("numpy", "tokenizers", "jinja2", "typer", "rich")
 
@@ -27,10 +29,18 @@ def doctor() -> None:
         ("memory", f"{machine.available_bytes / 2**30:.1f} GiB available"),
         ("huge pages", _huge_pages(machine.huge_pages)),
         ("versions", ", ".join(_versions())),
-        ("self-test", _self_test()),
     ]
     for name, text in rows:
-        typer.echo(f"{name:<17} {one_line(text)}")
+        _show(name, text)
+    try:
+        _show("self-test", _self_test())
+    except QwickError as error:
+        _show("self-test", f"failed: {error}")
+        raise typer.Exit(error.exit_code) from None
+
+
+def _show(name: str, text: str) -> None:
+    typer.echo(fill(f"{name:<17} {one_line(text)}", width=110, subsequent_indent=" " * 18, break_on_hyphens=False))
 
 
 def _kernel_rows(choice: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -73,5 +83,5 @@ def _self_test() -> str:
     from qwick.llm import LLM
 
     with LLM() as llm:
-        answer = llm.chat([{"role": "user", "content": "What is 17 + 25?"}], temperature=0, max_tokens=32)
+        answer = llm.chat([{"role": "user", "content": "Who are you?"}], temperature=0, max_tokens=64)
     return f"the embedded model answers: {answer.text.strip()}"

@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 unexpected; 2 usage; 3 damaged model file; 4 config not su
 template; 7 kernels (errors.py has the list); 130 Ctrl-C; 141 the reader of the output went away.
 """
 
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -71,6 +72,9 @@ def options(
 
 def app() -> None:
     """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a model writes more than some terminals can show
     try:
         commands()
     except KeyboardInterrupt:  # before or after a command

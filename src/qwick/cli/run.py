@@ -109,9 +109,9 @@ def _write(answer: "Stream") -> None:
     """Piece by piece, a line break at the end."""
     clean = harmless if is_terminal(sys.stdout) else str
     last = ""
-    for piece in answer:
-        last = clean(piece) or last
-        typer.echo(clean(piece), nl=False)
+    for piece in map(clean, answer):
+        last = piece or last
+        typer.echo(piece, nl=False)
         sys.stdout.flush()
     if not last.endswith("\n"):
         typer.echo()
