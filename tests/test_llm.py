@@ -171,6 +171,17 @@ def test_a_prompt_is_rendered_by_the_template_and_its_control_tokens_are_text(
     assert ids.count(TOKENIZER.added_tokens["<|im_start|>"]) == 2
 
 
+def test_a_folder_s_own_template_is_used_and_its_process_ends(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}{{ enable_thinking }}")
+    with LLM(tmp_path) as llm:
+        options: Any = {"max_tokens": 5, "temperature": 0}
+        assert content(llm.chat(USER, **options)) == content(llm.generate("helloFalse", **options))
+        child = llm.template._process._child
+    assert child.returncode is not None
+
+
 def test_defaults_come_from_generation_config_and_options_win(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Encoding, control tokens in foreign text, stop ids, broken files."""
 
 import json
+import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +94,12 @@ def test_a_broken_tokenizer_file_is_our_error(tmp_path: Path, content: str) -> N
 
 
 def test_a_missing_tokenizer_file_is_our_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="missing"):
+        Tokenizer.open(tmp_path)
+
+
+def test_a_fifo_is_no_tokenizer_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tokenizer.json")
     with pytest.raises(CheckpointError, match="missing"):
         Tokenizer.open(tmp_path)
 

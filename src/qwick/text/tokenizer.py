@@ -110,12 +110,12 @@ class Tokenizer:
 def _open_backend(path: Path) -> "tokenizers.Tokenizer":
     import tokenizers
 
+    if not path.is_file():  # nor a FIFO, which would never end
+        raise CheckpointError(f"{path} is missing: copy it from the model's original repository")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise CheckpointError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: this is no tokenizer")
         return tokenizers.Tokenizer.from_file(str(path))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: copy it from the model's original repository") from None
     except CheckpointError:
         raise
     except BaseException as error:  # a panic of the library's Rust code derives from BaseException
