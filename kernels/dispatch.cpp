@@ -1,0 +1,76 @@
+#include "dispatch.h"
+
+#include "errors.h"
+#include "tables.h"
+
+namespace qwick {
+namespace {
+
+struct Source {
+    Isa isa;
+    const Kernels& (*table)();
+};
+
+// Ordered: a later table wins over an earlier one. VNNI, BF16 and AMX leaves join here when they are written.
+constexpr Source kSources[] = {
+    {Isa::scalar, scalar_table},
+#if defined(__x86_64__)
+    {Isa::avx2, avx2_table},
+    {Isa::avx512, avx512_table},
+#endif
+};
+
+// Visits every leaf as (name, accessor); the static_assert below keeps the list complete.
+template <class Visit>
+void for_each_leaf(Visit visit) {
+#define QWICK_LEAF(field) visit(#field, [](auto& k) -> auto& { return k.field; })
+#define QWICK_LEAVES(field, count, names) \
+    for (int i = 0; i < (count); ++i)     \
+    visit(std::string(#field ".") + (names)[i], [i](auto& k) -> auto& { return k.field[i]; })
+    constexpr const char* families[] = {"f32", "bf16", "i8"};
+    constexpr const char* kv_formats[] = {"f32", "f16"};
+    QWICK_LEAF(quantize_i8);
+    QWICK_LEAVES(dots, kNumFamilies, families);
+    QWICK_LEAF(round_bf16);
+    QWICK_LEAVES(decode_panel, kNumFamilies, families);
+    QWICK_LEAF(panel_product);
+    QWICK_LEAVES(decode_row, kNumFamilies, families);
+    QWICK_LEAF(add);
+    QWICK_LEAF(silu_mul);
+    QWICK_LEAF(sigmoid_mul);
+    QWICK_LEAF(rms_norm);
+    QWICK_LEAF(gated_rms_norm);
+    QWICK_LEAF(l2_norm);
+    QWICK_LEAF(norm_rope);
+    QWICK_LEAF(conv_silu);
+    QWICK_LEAF(delta_run);
+    QWICK_LEAVES(attend_block, 2, kv_formats);
+    QWICK_LEAVES(store_kv, 2, kv_formats);
+    QWICK_LEAF(max_value);
+    QWICK_LEAF(sum_exp);
+#undef QWICK_LEAF
+#undef QWICK_LEAVES
+}
+constexpr int kNumLeaves = 14 + 3 * kNumFamilies + 2 * 2;
+static_assert(sizeof(Kernels) == kNumLeaves * sizeof(void (*)()), "for_each_leaf must visit every leaf");
+
+}  // namespace
+
+Dispatch make_dispatch(Isa isa) {
+    Dispatch made{isa, {}, {}};
+    for_each_leaf([&](const std::string& name, auto leaf) {
+        Isa provider = Isa::scalar;
+        for (const Source& source : kSources) {
+            if (!stands_on(isa, source.isa)) continue;
+            if (auto kernel = leaf(source.table())) {
+                leaf(made.kernels) = kernel;
+                provider = source.isa;
+            }
+        }
+        if (!leaf(made.kernels)) throw KernelError("no instruction set implements the kernel '" + name + "'");
+        made.choice.emplace_back(name, provider);
+    });
+    return made;
+}
+
+}  // namespace qwick
