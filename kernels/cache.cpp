@@ -1,0 +1,88 @@
+#include "cache.h"
+
+#include <cstring>
+#include <initializer_list>
+
+#include "errors.h"
+
+namespace qwick {
+namespace {
+
+constexpr int64_t kMaxCount = int64_t{1} << 31;
+
+size_t product(std::initializer_list<int64_t> sizes) {
+    size_t result = 1;
+    for (int64_t size : sizes) result = checked_product(result, static_cast<size_t>(size));
+    return result;
+}
+
+void check_shape(const CacheShape& s) {
+    const auto& a = s.attention;
+    const auto& d = s.delta;
+    for (int64_t size : {a.num_q, a.num_kv, a.head_dim, a.rotary_dim, d.num_k, d.num_v, d.k_dim, d.v_dim,
+                         s.num_attention_layers, s.num_delta_layers, s.num_pages, s.num_slots}) {
+        if (size < 0 || size > kMaxCount) throw KernelError("a size of the cache is out of range");
+    }
+    if (s.page_len < kBlockLen || s.page_len % kBlockLen != 0 || s.page_len > kMaxCount) {
+        throw KernelError("the page length must be a multiple of 64 tokens");
+    }
+    if (s.conv_kernel < 2 || s.conv_kernel > 16) throw KernelError("the convolution must have 2 to 16 taps");
+}
+
+void check_index(const char* what, int64_t index, int64_t count) {
+    if (index < 0 || index >= count) {
+        throw KernelError(std::string(what) + " " + std::to_string(index) + " does not exist; there are " +
+                          std::to_string(count));
+    }
+}
+
+struct Sizes {
+    size_t kv, state, conv, pending;
+    explicit Sizes(const CacheShape& s)
+        : kv(product({s.num_attention_layers, s.num_pages, 2, s.attention.num_kv, s.page_len, s.attention.head_dim,
+                      s.kv_format == KvFormat::f32 ? 4 : 2})),
+          state(product({s.num_delta_layers, s.num_slots, s.delta.num_v, s.delta.k_dim, s.delta.v_dim, 4})),
+          conv(product({s.num_delta_layers, s.num_slots, s.conv_kernel - 1, s.delta.channels(), 4})),
+          pending(product({s.num_delta_layers, s.num_slots, kMaxDraftLen, s.delta.channels() + 2 * s.delta.num_v, 4})) {
+    }
+    size_t total() const { return kv + state + conv + pending + 4 * kAlignment; }
+};
+
+Sizes checked_sizes(const CacheShape& shape) {
+    check_shape(shape);
+    return Sizes(shape);
+}
+
+}  // namespace
+
+Cache::Cache(const CacheShape& shape) : shape_(shape), arena_(checked_sizes(shape).total()) {
+    const Sizes sizes(shape);
+    kv_ = arena_.allocate(sizes.kv);
+    state_ = reinterpret_cast<float*>(arena_.allocate(sizes.state));
+    conv_ = reinterpret_cast<float*>(arena_.allocate(sizes.conv));
+    pending_ = reinterpret_cast<float*>(arena_.allocate(sizes.pending));
+}
+
+void Cache::copy_slot(int64_t source, int64_t target, ThreadPool& pool) {
+    check_index("slot", source, shape_.num_slots);
+    check_index("slot", target, shape_.num_slots);
+    if (source == target) return;
+    const auto& d = shape_.delta;
+    pool.for_each(shape_.num_delta_layers, [&](int64_t layer, int) {
+        std::memcpy(state(layer, target, 0), state(layer, source, 0), d.num_v * d.k_dim * d.v_dim * sizeof(float));
+        std::memcpy(conv(layer, target), conv(layer, source), conv_len() * sizeof(float));
+    });
+}
+
+void Cache::copy_page(int64_t source, int64_t target, ThreadPool& pool) {
+    check_index("page", source, shape_.num_pages);
+    check_index("page", target, shape_.num_pages);
+    if (source == target) return;
+    const auto& a = shape_.attention;
+    pool.for_each(shape_.num_attention_layers, [&](int64_t layer, int) {
+        std::memcpy(keys(layer, target, 0), keys(layer, source, 0),
+                    2 * a.num_kv * shape_.page_len * a.head_dim * kv_element_bytes());
+    });
+}
+
+}  // namespace qwick

@@ -1,0 +1,83 @@
+// The two kinds of memory: KV pages of the attention layers, slots of the recurrent layers.
+#pragma once
+
+#include <cstdint>
+
+#include "arena.h"
+#include "kernels.h"
+#include "thread_pool.h"
+
+namespace qwick {
+
+constexpr int64_t kMaxDraftLen = 8;  // rows of one verification, length of a slot's pending lane
+constexpr int64_t kStateTile = 32;   // v lanes of one item of the delta rule: 16 KiB of state at k_dim 128
+constexpr int64_t kBlockLen = 64;    // keys per online-softmax step
+constexpr int64_t kSplitLen = 512;   // keys per split, on absolute positions
+
+struct AttentionHeads {
+    int64_t num_q, num_kv, head_dim, rotary_dim;
+    bool operator==(const AttentionHeads& o) const {
+        return num_q == o.num_q && num_kv == o.num_kv && head_dim == o.head_dim && rotary_dim == o.rotary_dim;
+    }
+};
+
+struct DeltaHeads {
+    int64_t num_k, num_v, k_dim, v_dim;
+    int64_t channels() const { return 2 * num_k * k_dim + num_v * v_dim; }
+    bool operator==(const DeltaHeads& o) const {
+        return num_k == o.num_k && num_v == o.num_v && k_dim == o.k_dim && v_dim == o.v_dim;
+    }
+};
+
+struct CacheShape {
+    int64_t num_attention_layers, num_delta_layers;
+    AttentionHeads attention;
+    DeltaHeads delta;
+    int64_t conv_kernel, num_pages, num_slots, page_len;
+    KvFormat kv_format;
+};
+
+// KV [layer][page][k|v][kv head][page_len][head_dim]. Slots, f32, [layer][slot] of:
+//   state    [v head][v_dim / kDeltaTile][k_dim][kDeltaTile]
+//   conv     [conv_kernel - 1][channels], oldest column first
+//   pending  [kMaxDraftLen][channels + 2 num_v]: qkv before the convolution, a, b
+class Cache {
+  public:
+    explicit Cache(const CacheShape& shape);  // throws CapacityError, KernelError
+
+    const CacheShape& shape() const { return shape_; }
+    std::byte* keys(int64_t layer, int64_t page, int64_t head) const { return kv_head(layer, page, 0, head); }
+    std::byte* values(int64_t layer, int64_t page, int64_t head) const { return kv_head(layer, page, 1, head); }
+    int64_t kv_element_bytes() const { return shape_.kv_format == KvFormat::f32 ? 4 : 2; }
+
+    float* state(int64_t layer, int64_t slot, int64_t head) const {
+        const DeltaHeads& d = shape_.delta;
+        return state_ + ((layer * shape_.num_slots + slot) * d.num_v + head) * d.k_dim * d.v_dim;
+    }
+    float* conv(int64_t layer, int64_t slot) const { return conv_ + (layer * shape_.num_slots + slot) * conv_len(); }
+    float* pending(int64_t layer, int64_t slot, int64_t token) const {
+        return pending_ + ((layer * shape_.num_slots + slot) * kMaxDraftLen + token) * pending_width();
+    }
+    int64_t conv_len() const { return (shape_.conv_kernel - 1) * shape_.delta.channels(); }
+    int64_t pending_width() const { return shape_.delta.channels() + 2 * shape_.delta.num_v; }
+    size_t num_bytes() const { return arena_.used_bytes(); }
+
+    // Both throw KernelError for an index out of range.
+    void copy_slot(int64_t source, int64_t target, ThreadPool& pool);
+    void copy_page(int64_t source, int64_t target, ThreadPool& pool);
+
+  private:
+    std::byte* kv_head(int64_t layer, int64_t page, int64_t which, int64_t head) const {
+        const int64_t index = ((layer * shape_.num_pages + page) * 2 + which) * shape_.attention.num_kv + head;
+        return kv_ + index * shape_.page_len * shape_.attention.head_dim * kv_element_bytes();
+    }
+
+    CacheShape shape_;
+    Arena arena_;
+    std::byte* kv_ = nullptr;
+    float* state_ = nullptr;
+    float* conv_ = nullptr;
+    float* pending_ = nullptr;
+};
+
+}  // namespace qwick

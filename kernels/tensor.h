@@ -1,0 +1,47 @@
+// A weight in the arena, filled window by window while a model loads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arena.h"
+#include "kernels.h"
+#include "thread_pool.h"
+
+namespace qwick {
+
+class Tensor {
+  public:
+    // A matrix [rows, cols] to be written in `family`; i8 needs cols % 32 == 0. Throws CapacityError, KernelError.
+    Tensor(std::string name, int64_t rows, int64_t cols, Family family, std::shared_ptr<Arena> arena);
+    // A small f32 tensor of any shape, copied.
+    Tensor(std::string name, std::vector<int64_t> shape, const float* values, std::shared_ptr<Arena> arena);
+
+    // Encode rows [first, first + count) of f32 or bf16 values. Windows come in ascending order and leave no gap.
+    void write(int64_t first, int64_t count, const float* rows, ThreadPool& pool, int threads);
+    void write(int64_t first, int64_t count, const uint16_t* rows, ThreadPool& pool, int threads);
+    bool complete() const { return next_row_ == weight_.rows; }
+
+    const std::string& name() const { return name_; }
+    const std::vector<int64_t>& shape() const { return shape_; }
+    size_t num_bytes() const { return num_bytes_; }
+    std::byte* bytes() const { return bytes_; }
+    const Weight& matrix() const;             // throws KernelError unless complete and two-dimensional
+    const float* vector(int64_t size) const;  // throws KernelError unless f32 of that many values
+
+  private:
+    void check_window(int64_t first, int64_t count) const;
+    void store_row(int64_t row, const float* values);
+
+    std::string name_;
+    std::vector<int64_t> shape_;
+    std::shared_ptr<Arena> arena_;
+    Weight weight_{};
+    std::byte* bytes_ = nullptr;
+    size_t num_bytes_ = 0;
+    int64_t next_row_ = 0;
+};
+
+}  // namespace qwick
