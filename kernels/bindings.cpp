@@ -1,0 +1,290 @@
+// The extension module qwick._kernels. Only ops/native.py imports it; _kernels.pyi says the same in Python.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <new>
+
+#include "bindings_leaves.h"
+#include "errors.h"
+#include "recorder.h"
+#include "thread_count.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace qwick {
+namespace {
+
+template <class T, int N>
+using Array = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Result = nb::ndarray<nb::numpy, T>;
+
+void raise(const char* name, const char* message) {
+    const nb::object type = nb::module_::import_("qwick.errors").attr(name);
+    PyErr_SetString(type.ptr(), message);
+}
+
+void translate(const std::exception_ptr& caught, void*) {
+    try {
+        std::rethrow_exception(caught);
+    } catch (const KernelError& error) {
+        raise("KernelError", error.what());
+    } catch (const CapacityError& error) {
+        raise("CapacityError", error.what());
+    } catch (const std::bad_alloc&) {
+        raise("CapacityError", "not enough memory");
+    }
+}
+
+Family family_named(const std::string& name) {
+    if (name == "f32") return Family::f32;
+    if (name == "bf16") return Family::bf16;
+    if (name == "i8") return Family::i8;
+    throw KernelError("unknown kernel family '" + name + "'");
+}
+
+KvFormat kv_format_named(const std::string& name) {
+    if (name == "f32") return KvFormat::f32;
+    if (name == "f16") return KvFormat::f16;
+    throw KernelError("unknown KV format '" + name + "'; known: f32, f16");
+}
+
+template <class T>
+void write_rows(Tensor& tensor, int64_t first, const Array<T, 2>& rows, Runtime& runtime) {
+    if (static_cast<int64_t>(rows.shape(1)) != tensor.shape().back()) {
+        throw KernelError(tensor.name() + " was given rows of " + std::to_string(rows.shape(1)) + " values");
+    }
+    const nb::gil_scoped_release no_gil;
+    const std::lock_guard<std::mutex> lock(runtime.running);
+    tensor.write(first, static_cast<int64_t>(rows.shape(0)), rows.data(), runtime.pool, runtime.threads_batch);
+}
+
+// Shares the memory's ownership: the array stays readable even if the program moves on to larger memory, or dies.
+nb::capsule owner_of(const std::shared_ptr<Mapping>& memory) {
+    return nb::capsule(new std::shared_ptr<Mapping>(memory),
+                       [](void* held) noexcept { delete static_cast<std::shared_ptr<Mapping>*>(held); });
+}
+
+template <class T>
+nb::object array_of(T* data, std::initializer_list<size_t> shape, const std::shared_ptr<Mapping>& memory) {
+    return nb::cast(Result<T>(data, shape, owner_of(memory)));
+}
+
+// (logits, top_ids, top_logits, logsumexp, hidden), None for what the program or the batch does not ask for.
+nb::tuple results(const Program& program, size_t tokens, size_t wanted, size_t top_k) {
+    nb::object logits = nb::none(), ids = nb::none(), values = nb::none(), lse = nb::none(), hidden = nb::none();
+    HeadResult head = program.head();
+    const auto vocab = static_cast<size_t>(program.recording().needs.head_rows);
+    if (program.recording().has_head && top_k == 0) {
+        float* data = head.logits.get(wanted * vocab);
+        logits = array_of(data, {wanted, vocab}, head.logits.owner());
+    } else if (program.recording().has_head) {
+        float* data = head.top.get(wanted * (2 * top_k + 1));
+        ids = array_of(reinterpret_cast<int32_t*>(data), {wanted, top_k}, head.top.owner());
+        values = array_of(data + wanted * top_k, {wanted, top_k}, head.top.owner());
+        lse = array_of(data + 2 * wanted * top_k, {wanted}, head.top.owner());
+    }
+    if (const float* data = program.hidden()) {
+        const auto width = static_cast<size_t>(program.recording().values[program.recording().hidden].width);
+        hidden = array_of(const_cast<float*>(data), {tokens, width}, program.memory());
+    }
+    return nb::make_tuple(logits, ids, values, lse, hidden);
+}
+
+nb::tuple run(Program& program, const Array<int32_t, 1>& token_ids, const Array<float, 2>& cos,
+              const Array<float, 2>& sin, const Array<int32_t, 2>& runs, const Array<int32_t, 1>& pages,
+              const Array<int32_t, 2>& snapshots, const Array<int32_t, 1>& wanted, int64_t top_k,
+              const nb::object& hidden) {
+    const auto rows = [](const auto& array) { return static_cast<int64_t>(array.shape(0)); };
+    const int64_t tokens = rows(token_ids);
+    BatchArrays in{token_ids.data(),
+                   tokens,
+                   cos.data(),
+                   sin.data(),
+                   static_cast<int64_t>(cos.shape(1)),
+                   nullptr,
+                   0,
+                   runs.data(),
+                   rows(runs),
+                   pages.data(),
+                   rows(pages),
+                   snapshots.data(),
+                   rows(snapshots),
+                   wanted.data(),
+                   rows(wanted),
+                   top_k};
+    Array<float, 2> hidden_array;
+    if (!hidden.is_none()) {
+        hidden_array = nb::cast<Array<float, 2>>(hidden, false);
+        in.hidden = hidden_array.data();
+        in.hidden_width = static_cast<int64_t>(hidden_array.shape(1));
+    }
+    const bool fits = rows(cos) == tokens && rows(sin) == tokens && sin.shape(1) == cos.shape(1) &&
+                      (rows(runs) == 0 || runs.shape(1) == kRunFields) &&
+                      (rows(snapshots) == 0 || snapshots.shape(1) == 2) && (!in.hidden || rows(hidden_array) == tokens);
+    if (!fits) throw KernelError("malformed batch: the arrays do not have the shapes of the contract");
+    {
+        const nb::gil_scoped_release no_gil;
+        program.run(in);
+    }
+    return results(program, token_ids.shape(0), wanted.shape(0), static_cast<size_t>(top_k));
+}
+
+void commit(Program& program, const Array<int32_t, 2>& commits) {
+    if (commits.shape(0) > 0 && commits.shape(1) != kCommitFields) throw KernelError("malformed commits");
+    const nb::gil_scoped_release no_gil;
+    program.commit(commits.data(), static_cast<int64_t>(commits.shape(0)));
+}
+
+void bind_memory(nb::module_& m) {
+    nb::class_<Tensor>(m, "Tensor")
+        .def_prop_ro("name", &Tensor::name)
+        .def_prop_ro("shape", [](const Tensor& t) { return nb::tuple(nb::cast(t.shape())); })
+        .def_prop_ro("num_bytes", &Tensor::num_bytes)
+        .def_prop_ro("complete", &Tensor::complete)
+        .def("write", &write_rows<float>, "first"_a, "rows"_a.noconvert(), "runtime"_a)
+        .def("write", &write_rows<uint16_t>, "first"_a, "rows"_a.noconvert(), "runtime"_a)
+        .def("view", [](nb::object self) {
+            const auto& tensor = nb::cast<const Tensor&>(self);
+            return nb::cast(Result<uint8_t>(tensor.bytes(), {tensor.num_bytes()}, self));
+        });
+    nb::class_<AttentionHeads>(m, "AttentionHeads")
+        .def(nb::init<int64_t, int64_t, int64_t, int64_t>(), "num_q"_a, "num_kv"_a, "head_dim"_a, "rotary_dim"_a);
+    nb::class_<DeltaHeads>(m, "DeltaHeads")
+        .def(nb::init<int64_t, int64_t, int64_t, int64_t>(), "num_k"_a, "num_v"_a, "k_dim"_a, "v_dim"_a);
+}
+
+void bind_runtime(nb::module_& m) {
+    nb::class_<Runtime>(m, "Runtime")
+        .def(nb::init<const std::string&, int, int, size_t>(), "isa"_a, "threads"_a, "threads_batch"_a,
+             "reserve_bytes"_a)
+        .def_prop_ro("isa", [](const Runtime& r) { return isa_name(r.dispatch.isa); })
+        .def_prop_ro("threads", [](const Runtime& r) { return r.threads; })
+        .def_prop_ro("threads_batch", [](const Runtime& r) { return r.threads_batch; })
+        .def_prop_ro("weight_bytes", [](const Runtime& r) { return r.weights->used_bytes(); })
+        .def_prop_ro("cache_bytes", [](const Runtime& r) { return r.cache ? r.cache->num_bytes() : 0; })
+        .def("set_threads", &Runtime::set_threads, "threads"_a, "threads_batch"_a)
+        .def(
+            "add_matrix",
+            [](Runtime& r, const std::string& name, int64_t rows, int64_t cols, const std::string& family) {
+                return r.add_matrix(name, rows, cols, family_named(family));
+            },
+            "name"_a, "rows"_a, "cols"_a, "family"_a)
+        .def(
+            "add_vector",
+            [](Runtime& r, const std::string& name,
+               const nb::ndarray<const float, nb::c_contig, nb::device::cpu>& values) {
+                std::vector<int64_t> shape;
+                for (size_t i = 0; i < values.ndim(); ++i) shape.push_back(static_cast<int64_t>(values.shape(i)));
+                return std::make_shared<Tensor>(name, shape, values.data(), r.weights);
+            },
+            "name"_a, "values"_a.noconvert())
+        .def("lock_memory", [](Runtime& r) { r.weights->lock(); })
+        .def("open_cache",
+             [](Runtime& r, int64_t attention_layers, int64_t delta_layers, const AttentionHeads& attention,
+                const DeltaHeads& delta, int64_t conv_kernel, int64_t num_pages, int64_t num_slots, int64_t page_len,
+                const std::string& kv_format) {
+                 const CacheShape shape{attention_layers,
+                                        delta_layers,
+                                        attention,
+                                        delta,
+                                        conv_kernel,
+                                        num_pages,
+                                        num_slots,
+                                        page_len,
+                                        kv_format_named(kv_format)};
+                 const nb::gil_scoped_release no_gil;
+                 const std::lock_guard<std::mutex> lock(r.running);
+                 r.open_cache(shape);
+             })
+        .def(
+            "copy_slot",
+            [](Runtime& r, int64_t source, int64_t target) {
+                const nb::gil_scoped_release no_gil;
+                const std::lock_guard<std::mutex> lock(r.running);
+                const PoolRun pool_run(r.pool, r.threads);
+                r.opened_cache().copy_slot(source, target, r.pool);
+            },
+            "source"_a, "target"_a)
+        .def(
+            "copy_page",
+            [](Runtime& r, int64_t source, int64_t target) {
+                const nb::gil_scoped_release no_gil;
+                const std::lock_guard<std::mutex> lock(r.running);
+                const PoolRun pool_run(r.pool, r.threads);
+                r.opened_cache().copy_page(source, target, r.pool);
+            },
+            "source"_a, "target"_a);
+}
+
+void bind_programs(nb::module_& m) {
+    nb::class_<Recorder>(m, "Recorder")
+        .def(nb::init<int64_t>(), "max_tokens"_a)
+        .def("embed", &Recorder::embed)
+        .def("hidden", &Recorder::hidden)
+        .def("concat", &Recorder::concat)
+        .def("rms_norm", &Recorder::rms_norm)
+        .def("linear", &Recorder::linear)
+        .def("linear_add", &Recorder::linear_add)
+        .def("gate_up", &Recorder::gate_up)
+        .def("causal_conv", &Recorder::causal_conv)
+        .def("gated_delta", &Recorder::gated_delta)
+        .def("gated_rms_norm", &Recorder::gated_rms_norm)
+        .def("norm_rope", &Recorder::norm_rope)
+        .def("attention", &Recorder::attention)
+        .def("head", &Recorder::head)
+        .def("replay", &Recorder::replay)
+        .def(
+            "finish",
+            [](Recorder& recorder, BufferId hidden, BufferId head, std::shared_ptr<Runtime> runtime) {
+                return std::make_shared<Program>(std::move(runtime), recorder.finish(hidden, head));
+            },
+            "hidden"_a, "head"_a, "runtime"_a);
+    nb::class_<Program>(m, "Program")
+        .def("run", &run, "token_ids"_a.noconvert(), "rope_cos"_a.noconvert(), "rope_sin"_a.noconvert(),
+             "runs"_a.noconvert(), "pages"_a.noconvert(), "snapshots"_a.noconvert(), "wanted_rows"_a.noconvert(),
+             "top_k"_a, "hidden"_a.none())
+        .def("commit", &commit, "commits"_a.noconvert())
+        .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
+        .def_prop_ro("num_ops", [](const Program& p) { return p.recording().ops.size(); });
+}
+
+void bind_machine(nb::module_& m) {
+    m.def("possible_isas", [] {
+        std::vector<std::string> names;
+        for (Isa isa : possible_isas()) names.emplace_back(isa_name(isa));
+        return names;
+    });
+    m.def("chosen_isa", [](const std::string& isa) { return isa_name(choose_isa(isa)); }, "isa"_a = "");
+    m.def(
+        "kernel_choice",
+        [](const std::string& isa) {
+            nb::dict choice;
+            for (const auto& [leaf, provider] : make_dispatch(choose_isa(isa)).choice)
+                choice[leaf.c_str()] = isa_name(provider);
+            return choice;
+        },
+        "isa"_a = "");
+    m.def("default_thread_count", [] {
+        const ThreadCount found = default_thread_count();
+        return std::pair(found.count, found.reason);
+    });
+    m.def("available_memory", &available_memory);
+}
+
+}  // namespace
+}  // namespace qwick
+
+NB_MODULE(_kernels, m) {
+    nb::register_exception_translator(qwick::translate);
+    qwick::bind_memory(m);
+    qwick::bind_runtime(m);
+    qwick::bind_programs(m);
+    qwick::bind_machine(m);
+    qwick::bind_leaves(m);
+}

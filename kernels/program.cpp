@@ -1,0 +1,99 @@
+#include "program.h"
+
+#include <algorithm>
+
+#include "errors.h"
+
+namespace qwick {
+namespace {
+
+// Memory that values with disjoint lives take turns in.
+struct Slab {
+    int64_t width;
+    int32_t free_from;  // first op that may write it anew
+};
+
+// The free slab that fits best: the narrowest wide enough, else the widest, which grows.
+size_t choose_slab(const std::vector<Slab>& slabs, const Value& value) {
+    size_t best = slabs.size();
+    for (size_t i = 0; i < slabs.size(); ++i) {
+        if (slabs[i].free_from > value.born) continue;
+        if (best == slabs.size()) {
+            best = i;
+            continue;
+        }
+        const int64_t a = slabs[i].width, b = slabs[best].width;
+        if (b < value.width ? a > b : a >= value.width && a < b) best = i;
+    }
+    return best;
+}
+
+}  // namespace
+
+Program::Program(std::shared_ptr<Runtime> runtime, Recording recording)
+    : runtime_(std::move(runtime)), recording_(std::move(recording)) {
+    place_buffers();
+}
+
+// The hidden result has a slab to itself: a draft's own output may be its next input, read while others are written.
+void Program::place_buffers() {
+    std::vector<Slab> slabs;
+    std::vector<size_t> slab_of(recording_.values.size());
+    for (size_t id = 0; id < recording_.values.size(); ++id) {
+        const Value& value = recording_.values[id];
+        const bool pinned = static_cast<BufferId>(id) == recording_.hidden;
+        const size_t slab = pinned ? slabs.size() : choose_slab(slabs, value);
+        if (slab == slabs.size()) slabs.push_back({0, 0});
+        slabs[slab].width = std::max(slabs[slab].width, value.width);
+        slabs[slab].free_from = pinned ? INT32_MAX : std::max(value.last_use, value.born) + 1;
+        slab_of[id] = slab;
+    }
+    std::vector<size_t> begins;
+    size_t bytes = 0;
+    for (const Slab& slab : slabs) {
+        begins.push_back(bytes);
+        const size_t size = checked_product(checked_product(slab.width, recording_.needs.max_tokens), sizeof(float));
+        bytes += (size + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
+    }
+    memory_ = std::make_shared<Mapping>(std::max<size_t>(bytes, kAlignment));
+    for (size_t slab : slab_of) buffers_.push_back(reinterpret_cast<float*>(memory_->data() + begins[slab]));
+}
+
+void Program::check_cache() const {
+    const Recording& r = recording_;
+    if (r.num_delta_layers == 0 && r.num_attention_layers == 0) return;
+    const CacheShape& shape = runtime_->opened_cache().shape();
+    const bool delta_fits = r.num_delta_layers == 0 || (r.num_delta_layers <= shape.num_delta_layers &&
+                                                        r.delta == shape.delta && r.conv_kernel == shape.conv_kernel);
+    const bool attention_fits = r.num_attention_layers == 0 || (r.num_attention_layers <= shape.num_attention_layers &&
+                                                                r.attention == shape.attention);
+    if (!delta_fits || !attention_fits) throw KernelError("the cache was opened for a network of another shape");
+}
+
+void Program::run(const BatchArrays& arrays) {
+    const std::lock_guard<std::mutex> lock(runtime_->running);
+    check_cache();
+    batch_.assign(arrays, recording_.needs, runtime_->cache ? &runtime_->cache->shape() : nullptr);
+    replay();
+}
+
+void Program::commit(const int32_t* commits, int64_t count) {
+    const std::lock_guard<std::mutex> lock(runtime_->running);
+    check_cache();
+    batch_.assign_commits(commits, count, recording_.needs, runtime_->cache ? &runtime_->cache->shape() : nullptr);
+    if (batch_.num_tokens > 0) replay();
+}
+
+void Program::replay() {
+    const bool prompt = std::any_of(batch_.spans.begin(), batch_.spans.end(),
+                                    [](const RowSpan& span) { return span.role == Role::prompt; });
+    const PoolRun pool_run(runtime_->pool, prompt ? runtime_->threads_batch : runtime_->threads);
+    Step step{
+        runtime_->dispatch.kernels, runtime_->pool, runtime_->cache.get(), batch_, scratch_, head_, buffers_.data()};
+    for (const Op& op : recording_.ops) {
+        scratch_.reset();
+        std::visit([&](const auto& concrete) { qwick::run(concrete, step); }, op);
+    }
+}
+
+}  // namespace qwick

@@ -1,0 +1,64 @@
+// The recorded program: a list of ops and their buffers, replayed for each batch in one call.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "ops.h"
+#include "runtime.h"
+
+namespace qwick {
+
+// One value of the program while it is recorded.
+struct Value {
+    int64_t width = 0;  // 0: not known yet (hidden states), or the head's result, which lies elsewhere
+    int32_t last_use = -1;
+    int32_t born = -1;  // index of the op that writes it
+};
+
+// What a recorder hands over.
+struct Recording {
+    std::vector<Op> ops;
+    std::vector<Value> values;
+    std::vector<std::shared_ptr<Tensor>> weights;  // kept alive
+    BufferId hidden = -1;                          // the value returned as `hidden`, or -1
+    bool has_head = false;
+    Needs needs;
+    // What the cache must look like; 0 layers: not used.
+    int64_t num_delta_layers = 0, num_attention_layers = 0, conv_kernel = 0;
+    DeltaHeads delta{};
+    AttentionHeads attention{};
+};
+
+class Program {
+  public:
+    Program(std::shared_ptr<Runtime> runtime, Recording recording);
+    Program(const Program&) = delete;
+    Program& operator=(const Program&) = delete;
+
+    // Throw KernelError, CapacityError; nothing was written to the cache then. One at a time per runtime (locked
+    // inside).
+    void run(const BatchArrays& arrays);
+    void commit(const int32_t* commits, int64_t count);
+
+    const Recording& recording() const { return recording_; }
+    const HeadResult& head() const { return head_; }
+    const float* hidden() const { return recording_.hidden < 0 ? nullptr : buffers_[recording_.hidden]; }
+    const std::shared_ptr<Mapping>& memory() const { return memory_; }
+    size_t buffer_bytes() const { return memory_->size(); }
+
+  private:
+    void place_buffers();
+    void check_cache() const;
+    void replay();
+
+    std::shared_ptr<Runtime> runtime_;
+    Recording recording_;
+    std::shared_ptr<Mapping> memory_;
+    std::vector<float*> buffers_;  // by BufferId
+    Batch batch_;
+    Scratch scratch_;
+    HeadResult head_;
+};
+
+}  // namespace qwick

@@ -1,0 +1,93 @@
+#include "sample/head.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "linear/linear.h"
+
+namespace qwick {
+namespace {
+
+constexpr int64_t kChunk = 2048;  // logits per partial maximum and sum; part of the log-sum-exp's definition
+
+struct Candidate {
+    float logit;
+    int32_t id;
+};
+
+float ordered(float logit) {
+    return std::isnan(logit) ? -INFINITY : logit;
+}
+
+// Larger logit first, then lower id.
+bool before(const Candidate& a, const Candidate& b) {
+    const float x = ordered(a.logit), y = ordered(b.logit);
+    return x != y ? x > y : a.id < b.id;
+}
+
+// The k first candidates of a row, sorted. A chunk whose maximum does not beat the worst kept one is skipped: ids
+// ascend, so an equal logit loses.
+void select(const float* logits, int64_t n, const float* chunk_max, int64_t k, Candidate* kept) {
+    for (int64_t i = 0; i < k; ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
+    std::make_heap(kept, kept + k, before);  // the worst one on top
+    for (int64_t chunk = k / kChunk; chunk * kChunk < n; ++chunk) {
+        if (chunk_max[chunk] <= ordered(kept[0].logit)) continue;
+        const int64_t end = std::min(n, (chunk + 1) * kChunk);
+        for (int64_t i = std::max(k, chunk * kChunk); i < end; ++i) {
+            if (!(logits[i] > ordered(kept[0].logit))) continue;
+            std::pop_heap(kept, kept + k, before);
+            kept[k - 1] = {logits[i], static_cast<int32_t>(i)};
+            std::push_heap(kept, kept + k, before);
+        }
+    }
+    std::sort_heap(kept, kept + k, before);
+}
+
+float log_sum_exp(const Kernels& kernels, const float* chunk_max, const float* chunk_sum, int64_t chunks) {
+    const float max = *std::max_element(chunk_max, chunk_max + chunks);
+    float sum = 0;
+    for (int64_t i = 0; i < chunks; ++i) sum += chunk_sum[i] * kernels.sum_exp(chunk_max + i, 1, max);
+    return max + static_cast<float>(std::log(static_cast<double>(sum)));
+}
+
+void top(Step& step, const float* logits, int64_t wanted, int64_t n) {
+    const int64_t k = step.batch.in.top_k, chunks = (n + kChunk - 1) / kChunk;
+    float* maxima = step.scratch.get<float>(wanted * chunks);
+    float* sums = step.scratch.get<float>(wanted * chunks);
+    step.pool.for_each(wanted * chunks, [&](int64_t item, int) {
+        const int64_t begin = item % chunks * kChunk, count = std::min(kChunk, n - begin);
+        const float* x = logits + item / chunks * n + begin;
+        maxima[item] = step.kernels.max_value(x, count);
+        sums[item] = step.kernels.sum_exp(x, count, maxima[item]);
+    });
+    auto* ids = reinterpret_cast<int32_t*>(step.head.top.get(wanted * (2 * k + 1)));
+    float* values = reinterpret_cast<float*>(ids) + wanted * k;
+    auto* kept = step.scratch.get<Candidate>(wanted * k);
+    step.pool.for_each(wanted, [&](int64_t row, int) {
+        select(logits + row * n, n, maxima + row * chunks, k, kept + row * k);
+        for (int64_t i = row * k; i < (row + 1) * k; ++i) {
+            ids[i] = kept[i].id;
+            values[i] = kept[i].logit;
+        }
+        values[wanted * k + row] = log_sum_exp(step.kernels, maxima + row * chunks, sums + row * chunks, chunks);
+    });
+}
+
+}  // namespace
+
+void run(const HeadOp& op, Step& step) {
+    const auto& in = step.batch.in;
+    const int64_t width = op.table.cols, n = op.table.rows;
+    const float* x = step.value(op.x);
+    float* rows = step.scratch.get<float>(in.num_wanted * width);
+    for (int64_t i = 0; i < in.num_wanted; ++i) {
+        std::memcpy(rows + i * width, x + in.wanted_rows[i] * width, width * sizeof(float));
+    }
+    float* logits = step.head.logits.get(in.num_wanted * n);
+    const Product product{op.table, nullptr, nullptr, logits};
+    multiply(step, rows, width, step.batch.wanted_spans, &product, 1);
+    if (in.top_k > 0) top(step, logits, in.num_wanted, n);
+}
+
+}  // namespace qwick

@@ -1,0 +1,15 @@
+// The LM head over the wanted rows: all logits, or the largest few with the log-sum-exp of all.
+#pragma once
+
+#include "step.h"
+
+namespace qwick {
+
+struct HeadOp {
+    BufferId x;
+    Weight table;
+};
+
+void run(const HeadOp& op, Step& step);
+
+}  // namespace qwick
