@@ -1,0 +1,297 @@
+"""The native ops: a network is recorded once and C++ replays it for each batch, in one call without the GIL.
+
+The only module that imports `qwick._kernels`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NewType, TypeAlias
+
+import numpy as np
+
+from qwick import _kernels
+from qwick.errors import KernelError, UsageError
+from qwick.formats import Format
+from qwick.ops.contract import (
+    AttentionHeads,
+    Batch,
+    CacheShape,
+    CommitBatch,
+    DeltaHeads,
+    Float32,
+    Network,
+    Result,
+    Windows,
+)
+
+NativeWeight: TypeAlias = _kernels.Tensor
+Buffer = NewType("Buffer", int)
+"""A value of a program being recorded: its index."""
+
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_NO_SNAPSHOTS = np.empty((0, 2), np.int32)
+_NO_PAGES = np.empty(0, np.int32)
+
+
+class Recorder:
+    """`Ops[Buffer, NativeWeight, None]`: every op is written down, nothing is computed. There is no step yet."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self._native = _kernels.Recorder(max_tokens)
+
+    def embed(self, table: NativeWeight, step: None) -> Buffer:
+        return Buffer(self._native.embed(table))
+
+    def hidden(self, step: None) -> Buffer:
+        return Buffer(self._native.hidden())
+
+    def concat(self, left: Buffer, right: Buffer) -> Buffer:
+        return Buffer(self._native.concat(left, right))
+
+    def rms_norm(self, x: Buffer, weight: NativeWeight, eps: float) -> Buffer:
+        return Buffer(self._native.rms_norm(x, weight, eps))
+
+    def linear(self, x: Buffer, weights: Sequence[NativeWeight]) -> tuple[Buffer, ...]:
+        return tuple(Buffer(i) for i in self._native.linear(x, list(weights)))
+
+    def linear_add(self, x: Buffer, weight: NativeWeight, residual: Buffer) -> Buffer:
+        return Buffer(self._native.linear_add(x, weight, residual))
+
+    def gate_up(self, x: Buffer, gate: NativeWeight, up: NativeWeight) -> Buffer:
+        return Buffer(self._native.gate_up(x, gate, up))
+
+    def causal_conv(self, qkv: Buffer, weight: NativeWeight, layer: int, step: None) -> Buffer:
+        return Buffer(self._native.causal_conv(qkv, weight, layer))
+
+    def gated_delta(
+        self,
+        qkv: Buffer,
+        a: Buffer,
+        b: Buffer,
+        decay: NativeWeight,
+        dt_bias: NativeWeight,
+        layer: int,
+        heads: DeltaHeads,
+        step: None,
+    ) -> Buffer:
+        return Buffer(self._native.gated_delta(qkv, a, b, decay, dt_bias, layer, _delta(heads)))
+
+    def gated_rms_norm(self, x: Buffer, gate: Buffer, weight: NativeWeight, eps: float) -> Buffer:
+        return Buffer(self._native.gated_rms_norm(x, gate, weight, eps))
+
+    def norm_rope(
+        self, x: Buffer, weight: NativeWeight, eps: float, heads: AttentionHeads, step: None, *, gated: bool
+    ) -> Buffer:
+        return Buffer(self._native.norm_rope(x, weight, eps, _attention(heads), gated))
+
+    def attention(
+        self,
+        query: Buffer,
+        key: Buffer,
+        value: Buffer,
+        query_gate: Buffer,
+        layer: int,
+        heads: AttentionHeads,
+        step: None,
+    ) -> Buffer:
+        return Buffer(self._native.attention(query, key, value, query_gate, layer, _attention(heads)))
+
+    def head(self, x: Buffer, table: NativeWeight, step: None) -> Buffer:
+        return Buffer(self._native.head(x, table))
+
+    def replay(
+        self,
+        conv: NativeWeight,
+        decay: NativeWeight,
+        dt_bias: NativeWeight,
+        layer: int,
+        heads: DeltaHeads,
+        step: None,
+    ) -> None:
+        self._native.replay(conv, decay, dt_bias, layer, _delta(heads))
+
+    def finish(self, hidden: Buffer | None, head: Buffer | None, runtime: _kernels.Runtime) -> _kernels.Program:
+        """The program that computes `hidden` and `head`."""
+        return self._native.finish(-1 if hidden is None else hidden, -1 if head is None else head, runtime)
+
+
+class NativeProgram:
+    """A recorded network. `run` raises KernelError for a malformed batch and CapacityError for one that is too large,
+    before anything is computed; runs without tokens are malformed."""
+
+    def __init__(self, native: _kernels.Program) -> None:
+        self._native = native
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory of the activations."""
+        return self._native.buffer_bytes
+
+    def run(self, batch: Batch | CommitBatch) -> Result:
+        if isinstance(batch, CommitBatch):
+            commits = [(c.slot, c.num_tokens, c.context_len) for c in batch.commits]
+            self._native.commit(np.array(commits, np.int32).reshape(-1, 3))
+            return Result()
+        runs, pages, snapshots = _flat_runs(batch)
+        logits, top_ids, top_logits, logsumexp, hidden = self._native.run(
+            np.ascontiguousarray(batch.token_ids, np.int32),
+            np.ascontiguousarray(batch.rope_cos, np.float32),
+            np.ascontiguousarray(batch.rope_sin, np.float32),
+            runs,
+            pages,
+            snapshots,
+            np.ascontiguousarray(batch.wanted_rows, np.int32),
+            batch.top_k,
+            None if batch.hidden is None else np.ascontiguousarray(batch.hidden, np.float32),
+        )
+        return Result(logits, top_ids, top_logits, logsumexp, hidden)
+
+
+class NativeBackend:
+    """`Backend[NativeWeight]`. One caller at a time is served; others wait.
+
+    threads, threads_batch   for batches without and with prompt rows; None: `default_threads()`
+    isa                      the instruction set; None: QWICK_ISA, or the best one. KernelError names the possible ones
+    reserve_bytes            weights' memory taken as one piece, where their size is known
+    lock_memory              keep weights from being swapped out (CapacityError when the system forbids it)
+    """
+
+    def __init__(
+        self,
+        threads: int | None = None,
+        threads_batch: int | None = None,
+        isa: str | None = None,
+        *,
+        reserve_bytes: int = 0,
+        lock_memory: bool = False,
+    ) -> None:
+        threads = default_threads()[0] if threads is None else threads
+        threads_batch = threads if threads_batch is None else threads_batch
+        self._runtime = _kernels.Runtime(_asked_isa(isa), threads, threads_batch, reserve_bytes)
+        if lock_memory:
+            self._runtime.lock_memory()
+
+    @property
+    def isa(self) -> str:
+        return self._runtime.isa
+
+    @property
+    def weight_bytes(self) -> int:
+        return self._runtime.weight_bytes
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._runtime.cache_bytes
+
+    def set_threads(self, threads: int, threads_batch: int) -> None:
+        """From the next run on."""
+        self._runtime.set_threads(threads, threads_batch)
+
+    def add_matrix(self, name: str, shape: tuple[int, int], format: Format, windows: Windows) -> NativeWeight:
+        tensor = self._runtime.add_matrix(name, *shape, format.family.value)
+        for first, rows in windows:
+            if rows.dtype.name not in ("float32", "uint16"):
+                raise KernelError(f"{name} was given {rows.dtype} rows; f32 and bf16 (uint16) can be stored")
+            tensor.write(first, np.ascontiguousarray(rows), self._runtime)
+        if not tensor.complete:
+            raise KernelError(f"{name} was not given all of its {shape[0]} rows")
+        return tensor
+
+    def add_vector(self, name: str, values: Float32) -> NativeWeight:
+        return self._runtime.add_vector(name, np.ascontiguousarray(values, np.float32))
+
+    def open_cache(self, shape: CacheShape) -> None:
+        self._runtime.open_cache(
+            shape.num_attention_layers,
+            shape.num_delta_layers,
+            _attention(shape.attention),
+            _delta(shape.delta),
+            shape.conv_kernel,
+            shape.num_pages,
+            shape.num_slots,
+            shape.page_len,
+            shape.kv_format,
+        )
+
+    def copy_slot(self, source: int, target: int) -> None:
+        self._runtime.copy_slot(source, target)
+
+    def copy_page(self, source: int, target: int) -> None:
+        self._runtime.copy_page(source, target)
+
+    def compile(self, network: Network[NativeWeight], *, max_tokens: int) -> NativeProgram:
+        recorder = Recorder(max_tokens)
+        outputs = network(recorder, None)
+        return NativeProgram(recorder.finish(outputs.hidden, outputs.head, self._runtime))
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What `qwick doctor` tells about this machine."""
+
+    possible_isas: tuple[str, ...]
+    isa: str  # the one that would be used
+    kernel_choice: Mapping[str, str]  # leaf kernel -> the ISA that provides it
+    threads: int
+    threads_reason: str
+    huge_pages: str  # "always", "madvise", "never" or "unknown"
+    available_bytes: int
+
+
+def describe_machine(isa: str | None = None) -> Machine:
+    """Raises KernelError for an `isa` (or QWICK_ISA) that is unknown or impossible here."""
+    threads, reason = default_threads()
+    chosen = _asked_isa(isa)
+    return Machine(
+        possible_isas=tuple(_kernels.possible_isas()),
+        isa=_kernels.chosen_isa(chosen),
+        kernel_choice=_kernels.kernel_choice(chosen),
+        threads=threads,
+        threads_reason=reason,
+        huge_pages=_huge_pages(),
+        available_bytes=_kernels.available_memory(),
+    )
+
+
+def default_threads() -> tuple[int, str]:
+    """(how many threads are used when nobody says, why)."""
+    return _kernels.default_thread_count()
+
+
+def _asked_isa(isa: str | None) -> str:
+    return os.environ.get("QWICK_ISA", "") if isa is None else isa
+
+
+def _huge_pages() -> str:
+    try:
+        text = _HUGE_PAGES.read_text()
+    except OSError:
+        return "unknown"
+    return text[text.find("[") + 1 : text.find("]")]
+
+
+def _flat_runs(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs as the rows that `kernels/batch.h` describes; all pages, all snapshots end to end."""
+    fields = [
+        (r.num_tokens, r.role, r.context_len, r.slot, r.commit, len(r.pages), len(r.snapshots)) for r in batch.runs
+    ]
+    pages = [np.asarray(run.pages, np.int32) for run in batch.runs]
+    snapshots = [pair for run in batch.runs for pair in run.snapshots]
+    try:
+        return (
+            np.array(fields, np.int32).reshape(-1, 7),
+            np.ascontiguousarray(pages[0]) if len(pages) == 1 else np.concatenate([_NO_PAGES, *pages]),
+            np.array(snapshots, np.int32) if snapshots else _NO_SNAPSHOTS,
+        )
+    except OverflowError:
+        raise UsageError("a number in a run does not fit 32 bits") from None
+
+
+def _attention(heads: AttentionHeads) -> _kernels.AttentionHeads:
+    return _kernels.AttentionHeads(heads.num_q, heads.num_kv, heads.head_dim, heads.rotary_dim)
+
+
+def _delta(heads: DeltaHeads) -> _kernels.DeltaHeads:
+    return _kernels.DeltaHeads(heads.num_k, heads.num_v, heads.k_dim, heads.v_dim)
