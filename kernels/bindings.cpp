@@ -251,6 +251,7 @@ void bind_programs(nb::module_& m) {
              "top_k"_a, "hidden"_a.none())
         .def("commit", &commit, "commits"_a.noconvert())
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
+        .def_prop_ro("replay_seconds", &Program::replay_seconds)
         .def_prop_ro("num_ops", [](const Program& p) { return p.recording().ops.size(); });
 }
 

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "errors.h"
 
@@ -90,10 +91,12 @@ void Program::replay() {
     const PoolRun pool_run(runtime_->pool, prompt ? runtime_->threads_batch : runtime_->threads);
     Step step{
         runtime_->dispatch.kernels, runtime_->pool, runtime_->cache.get(), batch_, scratch_, head_, buffers_.data()};
+    const auto begin = std::chrono::steady_clock::now();
     for (const Op& op : recording_.ops) {
         scratch_.reset();
         std::visit([&](const auto& concrete) { qwick::run(concrete, step); }, op);
     }
+    replay_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 }  // namespace qwick

@@ -46,6 +46,7 @@ class Program {
     const float* hidden() const { return recording_.hidden < 0 ? nullptr : buffers_[recording_.hidden]; }
     const std::shared_ptr<Mapping>& memory() const { return memory_; }
     size_t buffer_bytes() const { return memory_->size(); }
+    double replay_seconds() const { return replay_seconds_; }  // of the last run
 
   private:
     void place_buffers();
@@ -59,6 +60,7 @@ class Program {
     Batch batch_;
     Scratch scratch_;
     HeadResult head_;
+    double replay_seconds_ = 0;
 };
 
 }  // namespace qwick
