@@ -7,10 +7,10 @@ import torch
 from qwick.ops.contract import Role
 from qwick.ops.torch import TorchBackend
 from tests.parity.backends import BACKENDS, BEST_ISA, open_backend
-from tests.parity.compare import check_close, check_logits
+from tests.parity.compare import check_close, check_logits, relative_error
 from tests.parity.conftest import LENGTHS, NUM_DECODED
-from tests.parity.network import CONFIGS, Piece, Runner
-from tests.parity.reference import MtpBlock
+from tests.parity.network import CONFIGS, Piece, Runner, random_ids
+from tests.parity.reference import MtpBlock, load_reference, run_f32
 
 # The best instruction set with every config; the others, and torch in f32, with those whose shapes differ most.
 FEW = ("ratio2_untied", "ratio3_groups1", "odd_dims")
@@ -28,6 +28,19 @@ def test_teacher_forced_logits_and_hidden_state(cases, name, backend):
         logits, hidden = case.tolerance(length)
         check_logits(f"prompt of {length}", rows.logits, case.oracle.logits[:count], logits)
         check_close(f"hidden, prompt of {length}", rows.hidden, case.oracle.hidden[:count], hidden)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_context_of_several_attention_splits(cases, backend):
+    """Past 512 keys the attention merges splits; a chunk ends inside one."""
+    case, ids = cases("deep_groups4"), random_ids(1100)
+    oracle = Runner(case.folder, TorchBackend(torch.float64), max_len=1100, num_slots=1, max_tokens=1100)
+    expected = oracle.one(Piece(0, ids)).logits
+    library = run_f32(load_reference(case.config, case.tensors), ids).logits
+    runner = Runner(case.folder, open_backend(backend), max_len=1100, num_slots=1, max_tokens=1100)
+    parts = [runner.one(Piece(0, ids[a:b], a)).logits for a, b in ((0, 520), (520, 1090))]
+    parts += [runner.one(Piece(0, ids[i : i + 1], i, Role.DECODE)).logits for i in range(1090, 1100)]
+    check_logits("1,100 tokens", np.concatenate(parts), expected, relative_error(library, expected).tolerance())
 
 
 @pytest.mark.parametrize(("backend", "name"), RUNS)
