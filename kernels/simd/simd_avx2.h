@@ -91,14 +91,15 @@ inline void store_i8(int8_t* p, Vec v) {  // rounded half to even
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
-inline Vec round_bf16(Vec v) {  // nearest even; a NaN stays a quiet NaN
-    const Ints bits = _mm256_castps_si256(v);
+// Nearest even. A NaN stays a quiet NaN; its low half is cleared first so that nothing carries.
+inline Vec round_bf16(Vec v) {
+    const Ints high = _mm256_set1_epi32(static_cast<int>(0xffff0000)), plain = _mm256_castps_si256(v);
+    const Ints quiet = _mm256_and_si256(_mm256_or_si256(plain, _mm256_set1_epi32(0x400000)), high);
+    const Vec nan = _mm256_cmp_ps(v, v, _CMP_UNORD_Q);
+    const Ints bits = _mm256_castps_si256(_mm256_blendv_ps(v, _mm256_castsi256_ps(quiet), nan));
     const Ints odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const Ints up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-    const Ints quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
-    const Vec rounded =
-        _mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(quiet), _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-    return _mm256_and_ps(rounded, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000))));
+    return _mm256_castsi256_ps(_mm256_and_si256(up, high));
 }
 
 // --- int8 blocks

@@ -109,15 +109,15 @@ inline void store_f16(uint16_t* p, Vec v) {
 inline void store_i8(int8_t* p, Vec v) {  // rounded half to even
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(to_ints(v)));
 }
-inline Vec round_bf16(Vec v) {  // nearest even; a NaN stays a quiet NaN
-    const Ints bits = _mm512_castps_si512(v);
+// Nearest even. A NaN stays a quiet NaN; its low half is cleared first so that nothing carries.
+inline Vec round_bf16(Vec v) {
+    const Ints high = _mm512_set1_epi32(static_cast<int>(0xffff0000)), plain = _mm512_castps_si512(v);
+    const Ints quiet = _mm512_and_si512(_mm512_or_si512(plain, _mm512_set1_epi32(0x400000)), high);
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const Ints bits = _mm512_castps_si512(_mm512_mask_mov_ps(v, nan, _mm512_castsi512_ps(quiet)));
     const Ints odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const Ints up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    const Ints quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
-    const Vec rounded =
-        _mm512_mask_mov_ps(_mm512_castsi512_ps(up), _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_castsi512_ps(quiet));
-    const Ints high = _mm512_set1_epi32(static_cast<int>(0xffff0000));
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(rounded), high));
+    return _mm512_castsi512_ps(_mm512_and_si512(up, high));
 }
 
 // --- int8 blocks
