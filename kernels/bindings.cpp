@@ -1,7 +1,6 @@
 // The extension module qwick._kernels. Only ops/native.py imports it; _kernels.pyi says the same in Python.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -9,9 +8,9 @@
 #include <new>
 
 #include "bindings_leaves.h"
+#include "bindings_machine.h"
 #include "errors.h"
 #include "recorder.h"
-#include "thread_count.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -253,29 +252,6 @@ void bind_programs(nb::module_& m) {
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
         .def_prop_ro("replay_seconds", &Program::replay_seconds)
         .def_prop_ro("num_ops", [](const Program& p) { return p.recording().ops.size(); });
-}
-
-void bind_machine(nb::module_& m) {
-    m.def("possible_isas", [] {
-        std::vector<std::string> names;
-        for (Isa isa : possible_isas()) names.emplace_back(isa_name(isa));
-        return names;
-    });
-    m.def("chosen_isa", [](const std::string& isa) { return isa_name(choose_isa(isa)); }, "isa"_a = "");
-    m.def(
-        "kernel_choice",
-        [](const std::string& isa) {
-            nb::dict choice;
-            for (const auto& [leaf, provider] : make_dispatch(choose_isa(isa)).choice)
-                choice[leaf.c_str()] = isa_name(provider);
-            return choice;
-        },
-        "isa"_a = "");
-    m.def("default_thread_count", [] {
-        const ThreadCount found = default_thread_count();
-        return std::pair(found.count, found.reason);
-    });
-    m.def("available_memory", &available_memory);
 }
 
 }  // namespace

@@ -64,11 +64,14 @@ void Program::check_cache() const {
     const Recording& r = recording_;
     if (r.num_delta_layers == 0 && r.num_attention_layers == 0) return;
     const CacheShape& shape = runtime_->opened_cache().shape();
-    const bool delta_fits = r.num_delta_layers == 0 || (r.num_delta_layers <= shape.num_delta_layers &&
-                                                        r.delta == shape.delta && r.conv_kernel == shape.conv_kernel);
-    const bool attention_fits = r.num_attention_layers == 0 || (r.num_attention_layers <= shape.num_attention_layers &&
-                                                                r.attention == shape.attention);
-    if (!delta_fits || !attention_fits) throw KernelError("the cache was opened for a network of another shape");
+    const bool conv_fits =
+        r.conv_kernel == 0 || (r.conv_kernel == shape.conv_kernel && r.conv_channels == shape.delta.channels());
+    const bool delta_fits =
+        r.num_delta_layers <= shape.num_delta_layers && (r.delta.num_k == 0 || r.delta == shape.delta);
+    const bool attention_fits = r.num_attention_layers <= shape.num_attention_layers &&
+                                (r.attention.num_kv == 0 || r.attention == shape.attention);
+    if (!conv_fits || !delta_fits || !attention_fits)
+        throw KernelError("the cache was opened for a network of another shape");
 }
 
 void Program::run(const BatchArrays& arrays) {

@@ -24,8 +24,8 @@ struct Recording {
     BufferId hidden = -1;                          // the value returned as `hidden`, or -1
     bool has_head = false;
     Needs needs;
-    // What the cache must look like; 0 layers: not used.
-    int64_t num_delta_layers = 0, num_attention_layers = 0, conv_kernel = 0;
+    // What the cache must look like; 0: not used.
+    int64_t num_delta_layers = 0, num_attention_layers = 0, conv_kernel = 0, conv_channels = 0;
     DeltaHeads delta{};
     AttentionHeads attention{};
 };

@@ -121,9 +121,13 @@ CausalConvOp Recorder::convolution(const TensorPtr& weight, int64_t layer) {
     const int64_t channels = weight->shape()[0], taps = weight->shape()[1];
     const float* values = vector(weight, channels * taps);
     auto& known = recording_.conv_kernel;
-    if (taps < 2 || taps > 16 || (known && known != taps)) refuse(weight->name() + " has a wrong number of taps");
+    auto& known_channels = recording_.conv_channels;
+    if (taps < 2 || taps > 16 || (known && (known != taps || known_channels != channels))) {
+        refuse(weight->name() + " has a wrong number of taps or channels");
+    }
     if (layer < 0) refuse("a layer index is negative");
     known = taps;
+    known_channels = channels;
     CausalConvOp op{-1, std::vector<float>(channels * taps), taps, channels, layer, -1};
     for (int64_t c = 0; c < channels; ++c) {
         for (int64_t i = 0; i < taps; ++i) op.taps[i * channels + c] = values[c * taps + i];

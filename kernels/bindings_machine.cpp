@@ -1,0 +1,69 @@
+#include "bindings_machine.h"
+
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <memory>
+
+#include "arena.h"
+#include "dispatch.h"
+#include "thread_count.h"
+#include "thread_pool.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace qwick {
+namespace {
+
+// Runs `jobs` jobs of 1 .. `items` items. Returns how often an item ran not exactly once, or on a thread that is not
+// the run's, and how many items saw a denormal survive.
+std::pair<int64_t, int64_t> stress_pool(const std::vector<int>& threads, int jobs, int64_t items) {
+    ThreadPool pool;
+    std::atomic<int64_t> wrong{0}, denormals{0};
+    const std::unique_ptr<std::atomic<int>[]> runs(new std::atomic<int>[items]());
+    for (int count : threads) {
+        const PoolRun pool_run(pool, count);
+        for (int job = 0; job < jobs; ++job) {
+            const int64_t n = 1 + job % items;
+            pool.for_each(n, [&](int64_t item, int thread) {
+                ++runs[item];
+                volatile float small = 1e-38f;
+                denormals += small * 0.01f != 0;
+                wrong += thread < 0 || thread >= count;
+            });
+            for (int64_t item = 0; item < items; ++item) wrong += runs[item].exchange(0) != (item < n);
+        }
+    }
+    return {wrong, denormals};
+}
+
+}  // namespace
+
+void bind_machine(nb::module_& m) {
+    m.def("possible_isas", [] {
+        std::vector<std::string> names;
+        for (Isa isa : possible_isas()) names.emplace_back(isa_name(isa));
+        return names;
+    });
+    m.def("chosen_isa", [](const std::string& isa) { return isa_name(choose_isa(isa)); }, "isa"_a = "");
+    m.def(
+        "kernel_choice",
+        [](const std::string& isa) {
+            nb::dict choice;
+            for (const auto& [leaf, provider] : make_dispatch(choose_isa(isa)).choice)
+                choice[leaf.c_str()] = isa_name(provider);
+            return choice;
+        },
+        "isa"_a = "");
+    m.def("default_thread_count", [] {
+        const ThreadCount found = default_thread_count();
+        return std::pair(found.count, found.reason);
+    });
+    m.def("stress_pool", &stress_pool, "threads"_a, "jobs"_a, "items"_a, nb::call_guard<nb::gil_scoped_release>());
+    m.def("available_memory", &available_memory);
+}
+
+}  // namespace qwick
