@@ -1,0 +1,110 @@
+"""Native results are the same bits whoever is in the batch, however a run is cut, with any number of threads."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qwick.formats import BF16, F32, Q8_0
+from qwick.ops.contract import Commit, CommitBatch, Role
+from qwick.ops.native import NativeBackend, describe_machine
+from tests.ops import small_networks as small
+from tests.ops.small_networks import Piece, open_network
+
+ISAS = describe_machine().possible_isas
+LAYERS = {
+    f"{name}-{f.name}": layer(f)
+    for name, layer in (("delta", small.delta_layer), ("attention", small.attention_layer), ("linear", small.linears))
+    for f in (F32, BF16, Q8_0)
+}
+LENGTH = 70
+
+
+def opened(isa, layer, threads=1):
+    return open_network(LAYERS[layer], NativeBackend(threads, threads, isa), kv_format="f16")
+
+
+def same(actual, expected):
+    assert actual.shape == expected.shape
+    np.testing.assert_array_equal(actual.view(np.uint32), expected.view(np.uint32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_threads_do_not_matter(isa, layer):
+    pieces = [Piece(0, 0, LENGTH), Piece(1, 0, 1, Role.DECODE), Piece(2, 0, 3, Role.DECODE)]
+    expected = opened(isa, layer)(pieces)
+    for threads in (2, 3):
+        same(opened(isa, layer, threads)(pieces), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("role", Role)
+def test_chunks_and_neighbours_do_not_matter(isa, layer, role):
+    program = opened(isa, layer, 2)
+    whole = program([Piece(0, 0, LENGTH, role)])
+    cut, at = [], 0
+    for length in (1, 15, 1, 31, 22):
+        others = [Piece(1, 0, 2, Role.DECODE), Piece(2, 0, 5, Role.PROMPT)]
+        rows = program([others[0], Piece(3, at, length, role, sequence=0), others[1]])
+        cut.append(rows[2 : 2 + length])
+        at += length
+    same(np.concatenate(cut), whole)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name.startswith("delta")])
+def test_a_snapshot_continues_as_if_the_run_had_ended_there(isa, layer):
+    program = opened(isa, layer, 2)
+    whole = program([Piece(0, 0, LENGTH, snapshots=((33, 5), (1, 6), (LENGTH, 7)))])
+    for slot, begin in ((5, 33), (6, 1)):
+        rest = program([Piece(slot, begin, LENGTH - begin, sequence=0)])
+        same(rest, whole[begin:])
+        same(program([Piece(slot, LENGTH, 4, sequence=0)]), program([Piece(7, LENGTH, 4, sequence=0, commit=False)]))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name.startswith("delta")])
+@pytest.mark.parametrize("context", [0, 2, 20])
+def test_a_verified_and_committed_draft_equals_a_direct_run(isa, layer, context):
+    program = opened(isa, layer, 2)
+    commit = program.backend.compile(small.replay(program.backend), max_tokens=8)
+    if context:
+        program([Piece(0, 0, context)])
+        program.backend.copy_slot(0, 1)
+    verified = program([Piece(1, context, 8, Role.DECODE, commit=False, sequence=0)])
+    commit.run(CommitBatch((Commit(1, 5, context),)))
+    same(verified[:5], program([Piece(0, context, 5, Role.DECODE)]))
+    after = [program([Piece(slot, context + 5, 3, Role.DECODE, sequence=0)]) for slot in (0, 1)]
+    same(*after)
+    same(after[0], verified[5:])
+
+
+def test_verification_and_a_commit_of_nothing_leave_the_slot_alone():
+    program = opened(ISAS[-1], "delta-f32")
+    commit = program.backend.compile(small.replay(program.backend), max_tokens=8)
+    program([Piece(0, 0, 9)])
+    first = program([Piece(0, 9, 8, Role.DECODE, commit=False)])
+    commit.run(CommitBatch((Commit(0, 0, 9),)))
+    commit.run(CommitBatch(()))
+    same(program([Piece(0, 9, 8, Role.DECODE, commit=False)]), first)
+
+
+def test_context_zero_starts_from_nothing_whatever_the_slot_holds():
+    program = opened(ISAS[-1], "delta-f32")
+    first = program([Piece(0, 0, 2)])
+    program([Piece(0, 2, 50)])
+    same(program([Piece(0, 0, 2)]), first)
+
+
+def test_a_copied_page_is_the_page():
+    program = opened(ISAS[-1], "attention-f32")
+    program([Piece(0, 0, 30)])
+    batch = small.make_batch([Piece(0, 30, 1, Role.DECODE)])
+    expected = program.program.run(batch).hidden.copy()
+    pages = np.array(batch.runs[0].pages)
+    pages[0] += 9
+    program.backend.copy_page(int(pages[0]) - 9, int(pages[0]))
+    moved = replace(batch, runs=(replace(batch.runs[0], pages=pages),))
+    same(program.program.run(moved).hidden, expected)
