@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from qwick.errors import ConfigError
+from qwick.formats import F32
 from qwick.ops.contract import Role
 from tests.checkpoints import small_config, text_only, write_checkpoint
 from tests.parity.backends import BEST_ISA, open_backend
@@ -114,3 +115,12 @@ def rewrite(folder, change, extra=None):
     path = folder / "model.safetensors"
     tensors = {new: y for name, x in load_file(path).items() for new, y in change(name, x).items()}
     save_file(tensors | (extra or {}), path)
+
+
+def test_f32_asked_for_is_f32_for_every_matrix(tmp_path):
+    """The gates too, which follow no coarser format: then a prompt row of a BF16 file has f32 numerics throughout."""
+    folder = write_checkpoint(tmp_path, CONFIG, SEED, dtype="BF16")
+    actual, exact = (
+        Runner(folder, open_backend(name), format=F32).one(Piece(0, IDS)).logits for name in (BEST_ISA, "torch")
+    )
+    assert relative_error(actual, exact).total < 1e-5

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick.errors import CheckpointError
-from qwick.formats import FILE_DTYPES, Format
+from qwick.formats import F32, FILE_DTYPES, Format
 from qwick.model.config import ModelConfig
 from qwick.model.names import TensorSpec, file_names, has_head, has_mtp, tensor_specs
 from qwick.model.qwen3_5 import Qwen3_5, Tensors
@@ -47,6 +47,8 @@ def load_network(
 def memory_format(spec: TensorSpec, file_dtype: str, format: Format | None) -> Format:
     """The format a matrix takes in memory: the one asked for where it fits, else the file's, losslessly."""
     lossless = FILE_DTYPES[file_dtype]
+    if format == F32:  # not coarse: it spares prompt rows the rounding to bf16, the gates' too
+        return F32
     if format is None or not spec.coarse or spec.shape[-1] % format.block_len:
         return lossless
     return format
