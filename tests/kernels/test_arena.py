@@ -1,4 +1,4 @@
-"""Weights' memory: what is written is what is kept; nothing is written out of bounds; absurd sizes are our own error."""
+"""Weights in memory: what is written is what is kept, nothing is out of bounds, absurd sizes are our own error."""
 
 import resource
 
