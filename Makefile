@@ -41,7 +41,7 @@ lint: $(STAMPS)/dev ## style (ruff, clang-format) and direction of imports (impo
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	git ls-files -z 'kernels/*.cpp' 'kernels/*.h' | xargs -0 -r $(BIN)/clang-format --dry-run --Werror
-	PYTHONPATH=src $(BIN)/lint-imports
+	PYTHONPATH=src $(BIN)/lint-imports --no-logo
 
 types: $(STAMPS)/dev ## check the types (pyright, strict)
 	$(SAY) "checking types"
