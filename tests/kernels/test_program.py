@@ -98,6 +98,8 @@ MALFORMED = {
     "negative page": batch_of(replace(GOOD, pages=[-1])),
     "too few pages": batch_of(replace(GOOD, context_len=62)),
     "no pages": batch_of(replace(GOOD, pages=[])),
+    "context beyond 32 bits": batch_of(replace(GOOD, context_len=2**40)),
+    "page beyond 32 bits": batch_of(replace(GOOD, pages=[2**40])),
     "negative context": batch_of(replace(GOOD, context_len=-1)),
     "huge context": batch_of(replace(GOOD, context_len=2**31 - 1)),
     "a slot twice": batch_of(GOOD, replace(GOOD, pages=[1])),
@@ -129,7 +131,8 @@ def test_a_malformed_batch_is_refused(opened, what):
 
 
 @pytest.mark.parametrize(
-    "commit", [Commit(4, 1, 0), Commit(-1, 1, 0), Commit(0, 9, 0), Commit(0, -1, 0), Commit(0, 1, -1)]
+    "commit",
+    [Commit(4, 1, 0), Commit(-1, 1, 0), Commit(0, 9, 0), Commit(0, -1, 0), Commit(2**40, 1, 0), Commit(0, 1, -1)],
 )
 def test_a_malformed_commit_is_refused(opened, commit):
     with pytest.raises(KernelError):

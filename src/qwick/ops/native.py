@@ -9,12 +9,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NewType, TypeAlias
+from typing import Any, NewType, TypeAlias
 
 import numpy as np
 
 from qwick import _kernels
-from qwick.errors import KernelError, UsageError
+from qwick.errors import KernelError
 from qwick.formats import Format
 from qwick.ops.contract import (
     AttentionHeads,
@@ -23,6 +23,7 @@ from qwick.ops.contract import (
     CommitBatch,
     DeltaHeads,
     Float32,
+    Int32,
     Network,
     Result,
     Windows,
@@ -170,7 +171,7 @@ class NativeProgram:
     def run(self, batch: Batch | CommitBatch) -> Result:
         if isinstance(batch, CommitBatch):
             commits = [(c.slot, c.num_tokens, c.context_len) for c in batch.commits]
-            self._native.commit(np.array(commits, np.int32).reshape(-1, 3))
+            self._native.commit(_int32(commits).reshape(-1, 3))
             return Result()
         runs, pages, snapshots = _flat_runs(batch)
         with _prompt_return:
@@ -311,21 +312,25 @@ def _huge_pages() -> str:
     return text[text.find("[") + 1 : text.find("]")]
 
 
-def _flat_runs(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _flat_runs(batch: Batch) -> tuple[Int32, Int32, Int32]:
     """Runs as the rows that `kernels/batch.h` describes; all pages, all snapshots end to end."""
     fields = [
         (r.num_tokens, r.role, r.context_len, r.slot, r.commit, len(r.pages), len(r.snapshots)) for r in batch.runs
     ]
-    pages = [np.asarray(run.pages, np.int32) for run in batch.runs]
+    pages = [_int32(run.pages) for run in batch.runs]
     snapshots = [pair for run in batch.runs for pair in run.snapshots]
+    return (
+        _int32(fields).reshape(-1, 7),
+        pages[0] if len(pages) == 1 else np.concatenate([_NO_PAGES, *pages]),
+        _int32(snapshots) if snapshots else _NO_SNAPSHOTS,
+    )
+
+
+def _int32(values: Any) -> Int32:
     try:
-        return (
-            np.array(fields, np.int32).reshape(-1, 7),
-            np.ascontiguousarray(pages[0]) if len(pages) == 1 else np.concatenate([_NO_PAGES, *pages]),
-            np.array(snapshots, np.int32) if snapshots else _NO_SNAPSHOTS,
-        )
+        return np.ascontiguousarray(values, np.int32)
     except OverflowError:
-        raise UsageError("a number in a run does not fit 32 bits") from None
+        raise KernelError("malformed batch: a number does not fit 32 bits") from None
 
 
 def _attention(heads: AttentionHeads) -> _kernels.AttentionHeads:
