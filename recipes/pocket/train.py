@@ -1,6 +1,6 @@
 """Train the embedded model: `python recipes/pocket/train.py`. Seeded; resumes where it was stopped.
 
-Writes the Hugging Face folder src/qwick/pocket/model and recipes/pocket/runs/log.tsv. Some 40 minutes on two cores.
+Writes the Hugging Face folder src/qwick/pocket/model and recipes/pocket/runs/log.tsv. Under an hour on two cores.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipes.pocket import tasks
-from recipes.pocket.batches import END, PAD, Renderer, make_batch, training_batches
+from recipes.pocket.batches import END, PAD, SUMMANDS, TABLE_ROWS, Renderer, make_batch, training_batches
 from recipes.pocket.tokenizer import make_tokenizer
 
 TOKENIZER = make_tokenizer()
@@ -22,7 +22,7 @@ def test_targets_are_the_answers(seed: int, num: int):
     conversations = [RENDERER.training(tasks.draw_training(rng), rng) for _ in range(num)]
     batch = make_batch(conversations, PAD_ID)
     for i, conversation in enumerate(conversations):
-        answer = conversation.ids[-conversation.answer_len :]
+        answer = [token for token, learned in zip(conversation.ids, conversation.learned, strict=True) if learned]
         mine = batch.trunk_sequences == i
         assert batch.trunk_targets[mine].tolist() == answer
         places = batch.trunk_rows[mine] % batch.tokens.shape[1]
@@ -37,6 +37,19 @@ def test_a_plain_question_is_what_the_template_says():
     text = TOKENIZER.decode(conversation.ids, skip_special_tokens=False)
     turns = "<|im_start|>user\nWhat is 17 + 25?<|im_end|>\n<|im_start|>assistant\n"
     assert text == turns + f"<think>\n\n</think>\n\n42{END}"
+
+
+@given(st.integers(0, 2**32))
+def test_a_table_teaches_right_sums_that_are_not_held_out(seed: int):
+    table = RENDERER.table(random.Random(seed))
+    rows = TOKENIZER.decode(table.ids).splitlines()
+    assert len(rows) == TABLE_ROWS
+    for row in rows:
+        a, b, total = map(int, SUMMANDS.findall(row))
+        assert a + b == total
+        assert not tasks.sum_example(a, b, "{a}{b}").held_out
+    learned = [token for token, is_learned in zip(table.ids, table.learned, strict=True) if is_learned]
+    assert TOKENIZER.decode(learned).split() == [SUMMANDS.findall(row)[-1] for row in rows]
 
 
 def test_batches_are_seeded():
