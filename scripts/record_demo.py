@@ -3,6 +3,7 @@
 usage: .venv/bin/python scripts/record_demo.py
 """
 
+import re
 import shlex
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def record() -> str:
             [QWICK, *command], cwd=ROOT, check=True, text=True, stdin=subprocess.DEVNULL, capture_output=True
         )
         console.print(Text.from_ansi(done.stdout + done.stderr))
-    return console.export_svg(title="qwick", unique_id="qwick-demo")
+    svg = console.export_svg(title="qwick", unique_id="qwick-demo")
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # fonts from elsewhere; any monospace will do
 
 
 if __name__ == "__main__":
