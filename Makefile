@@ -59,8 +59,9 @@ sanitize: $(STAMPS)/dev ## tests/kernels on a build with ASan + UBSan, AVX-512 e
 ci: ## what continuous integration runs
 	.ci/run
 
-pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew (recipes/pocket, up to an hour)
+pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew and measure it (recipes/pocket, up to an hour)
 	$(BIN)/python recipes/pocket/train.py
+	$(BIN)/python recipes/pocket/evaluate.py
 
 clean: ## remove everything built, .venv too
 	rm -rf $(VENV) build dist
