@@ -14,8 +14,9 @@ SAY := @printf '\033[1m==> %s\033[0m\n'
 
 NATIVE_SOURCES := CMakeLists.txt $(shell find kernels -type d -o -name '*.cpp' -o -name '*.h' 2>/dev/null)
 SANITIZE := build/sanitize
+EMULATE := build/emulate
 
-.PHONY: help demo build test test-slow lint types fmt sanitize ci pocket clean
+.PHONY: help demo build test test-slow lint types fmt sanitize emulate ci pocket clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -55,6 +56,10 @@ fmt: $(STAMPS)/dev ## format Python and C++ in place
 sanitize: $(STAMPS)/dev ## tests/kernels on a build with ASan + UBSan, AVX-512 emulated
 	$(SAY) "building with sanitizers into $(SANITIZE)"
 	scripts/sanitize.sh $(SANITIZE)
+
+emulate: $(STAMPS)/dev ## the AVX-512 tests on a CPU without it: kernels, parity, bitwise
+	$(SAY) "building with AVX-512 emulated into $(EMULATE)"
+	scripts/emulate_avx512.sh $(EMULATE)
 
 ci: ## what continuous integration runs
 	.ci/run

@@ -1,5 +1,6 @@
 """The engine: requests in, events out."""
 
+from dataclasses import replace
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -123,7 +124,9 @@ class Engine:
             if sequence.sequence_id in tokens:
                 sequence.token_ids.append(tokens[sequence.sequence_id])
                 stats.generated_tokens += 1
-                events.append(Event(sequence.sequence_id, sequence.token_ids[-1], stats, self._finish(sequence)))
+                events.append(
+                    Event(sequence.sequence_id, sequence.token_ids[-1], replace(stats), self._finish(sequence))
+                )
                 if events[-1].finish:
                     self._release(sequence)
         return events
