@@ -32,6 +32,10 @@ class Stats:
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
 
+    def copy(self) -> "Stats":
+        """As it is now: the sequence's own goes on counting."""
+        return Stats(self.prompt_tokens, self.generated_tokens, self.prompt_seconds, self.decode_seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -4,8 +4,6 @@ The only module that imports `qwick._kernels`.
 """
 
 import os
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,37 +34,6 @@ Buffer = NewType("Buffer", int)
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _NO_SNAPSHOTS = np.empty((0, 2), np.int32)
 _NO_PAGES = np.empty(0, np.int32)
-
-
-class _PromptReturn:
-    """While a native run is under way, the interpreter switches threads every 0.1 ms.
-
-    A run gives the GIL up and has to get it back; beside a busy Python thread that takes one switch interval, at
-    Python's default 5 ms a step. The interval is the process's, so the last run to end restores what the first found.
-    """
-
-    _INTERVAL = 1e-4  # seconds
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._runs = 0
-        self._before = self._INTERVAL
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._runs == 0:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(min(self._before, self._INTERVAL))
-            self._runs += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._runs -= 1
-            if self._runs == 0:
-                sys.setswitchinterval(self._before)
-
-
-_prompt_return = _PromptReturn()
 
 
 class Recorder:
@@ -174,18 +141,17 @@ class NativeProgram:
             self._native.commit(_int32(commits).reshape(-1, 3))
             return Result()
         runs, pages, snapshots = _flat_runs(batch)
-        with _prompt_return:
-            logits, top_ids, top_logits, logsumexp, hidden = self._native.run(
-                np.ascontiguousarray(batch.token_ids, np.int32),
-                np.ascontiguousarray(batch.rope_cos, np.float32),
-                np.ascontiguousarray(batch.rope_sin, np.float32),
-                runs,
-                pages,
-                snapshots,
-                np.ascontiguousarray(batch.wanted_rows, np.int32),
-                batch.top_k,
-                None if batch.hidden is None else np.ascontiguousarray(batch.hidden, np.float32),
-            )
+        logits, top_ids, top_logits, logsumexp, hidden = self._native.run(
+            np.ascontiguousarray(batch.token_ids, np.int32),
+            np.ascontiguousarray(batch.rope_cos, np.float32),
+            np.ascontiguousarray(batch.rope_sin, np.float32),
+            runs,
+            pages,
+            snapshots,
+            np.ascontiguousarray(batch.wanted_rows, np.int32),
+            batch.top_k,
+            None if batch.hidden is None else np.ascontiguousarray(batch.hidden, np.float32),
+        )
         return Result(logits, top_ids, top_logits, logsumexp, hidden)
 
 
