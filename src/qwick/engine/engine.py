@@ -17,8 +17,8 @@ from qwick.model.model import Model
 from qwick.ops.contract import Result
 from qwick.sampling.sampler import sample
 
-# A step gives the GIL up and has to get it back. Beside a busy Python thread that takes one switch interval: 5 ms a step
-# at Python's default. Shorter than this, the busy thread interrupts the step's own Python instead (docs/LOG.md).
+# A step gives the GIL up and has to get it back. Beside a busy Python thread that takes one switch interval: at
+# Python's default 5 ms. Shorter than this, the busy thread interrupts the step's own Python instead (docs/LOG.md).
 SWITCH_INTERVAL = 1e-4  # seconds
 
 
