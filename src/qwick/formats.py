@@ -5,6 +5,10 @@ A *format* is what a file or the user names (`bf16`, `q8_0`); a *family* is what
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qwick.errors import UsageError
 
@@ -30,10 +34,6 @@ class Format:
         """Bytes of a [rows, cols] matrix; cols must be a multiple of `block_len`."""
         return rows * (cols // self.block_len) * self.block_bytes
 
-    @property
-    def bits_per_weight(self) -> float:
-        return 8 * self.block_bytes / self.block_len
-
 
 F32 = Format("f32", Family.F32, 1, 4)
 BF16 = Format("bf16", Family.BF16, 1, 2)
@@ -51,3 +51,8 @@ def format_named(name: str) -> Format:
         return FORMATS[name.lower()]
     except KeyError:
         raise UsageError(f"unknown format {name!r}; known formats: {', '.join(FORMATS)}") from None
+
+
+def widened(values: NDArray[Any]) -> NDArray[np.float32]:
+    """f32 as it is, or bf16 bits (uint16) as f32: exact."""
+    return values if values.dtype == np.float32 else (values.astype(np.uint32) << 16).view(np.float32)

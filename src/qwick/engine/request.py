@@ -68,10 +68,6 @@ class Sequence:
         return len(self.token_ids) - self.num_cached
 
     @property
-    def num_generated(self) -> int:
-        return len(self.token_ids) - len(self.request.token_ids)
-
-    @property
     def role(self) -> Role:
         """Numerics of the next tokens: prompt tokens are prompt rows however few are fed at once."""
         return Role.PROMPT if self.num_cached < len(self.request.token_ids) else Role.DECODE

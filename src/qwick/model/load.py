@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick.errors import CheckpointError
-from qwick.formats import F32, FILE_DTYPES, Format
+from qwick.formats import F32, FILE_DTYPES, Format, widened
 from qwick.model.config import ModelConfig
 from qwick.model.names import TensorSpec, file_names, has_head, has_mtp, tensor_specs
 from qwick.model.qwen3_5 import Qwen3_5, Tensors
-from qwick.ops.contract import Backend, Float32, Progress, W
+from qwick.ops.contract import Backend, Progress, W
 from qwick.weights.checkpoint import Checkpoint
 
 WINDOW_BYTES = 8 << 20  # of the file's rows held at once, besides the weights themselves
@@ -72,7 +72,7 @@ def _load(
 ) -> W:
     info = checkpoint.tensors[file_name]
     if not spec.matrix:
-        values = _widened(checkpoint.read(file_name, 0, spec.shape[0])).reshape(spec.shape)
+        values = widened(checkpoint.read(file_name, 0, spec.shape[0])).reshape(spec.shape)
         if progress:
             progress(info.num_bytes)
         canonical = spec.to_canonical(values)
@@ -106,8 +106,3 @@ def _stretches(order: NDArray[np.int64] | None, num_rows: int, most: int) -> Ite
     for begin, end in zip([0, *breaks], [*breaks, num_rows], strict=True):
         for row in range(int(begin), int(end), most):
             yield row, int(order[row]), min(most, int(end) - row)
-
-
-def _widened(values: NDArray[Any]) -> Float32:
-    """f32 as it is, or bf16 bits as f32."""
-    return values if values.dtype == np.float32 else (values.astype(np.uint32) << 16).view(np.float32)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qwick.errors import UsageError
-from qwick.formats import BF16, Q8_0, Format
+from qwick.formats import BF16, Q8_0, Format, widened
 from qwick.ops.contract import (
     MAX_DRAFT_LEN,
     AttentionHeads,
@@ -349,8 +349,7 @@ class TorchBackend:
     def add_matrix(self, name: str, shape: tuple[int, int], format: Format, windows: Windows) -> Tensor:
         weight = torch.empty(shape, dtype=self.dtype)
         for row, values in windows:
-            exact = values if values.dtype == np.float32 else (values.astype(np.uint32) << 16).view(np.float32)
-            weight[row : row + len(exact)] = torch.from_numpy(_through_format(exact, format))
+            weight[row : row + len(values)] = torch.from_numpy(_through_format(widened(values), format))
         return weight
 
     def add_vector(self, name: str, values: Float32) -> Tensor:
