@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -63,6 +63,7 @@ def test_a_draw_obeys_every_limit(logits: NDArray[np.float32], params: SamplingP
     assert sample(full(logits), 0, params, position) in allowed(logits, params)
 
 
+@example(np.array([0.0] * 10 + [0.5], np.float32), SamplingParams(temperature=0.7, top_k=11, top_p=1.0, seed=0), 0, 0)
 @given(LOGITS, PARAMS, st.integers(0, 99), st.integers(0, 60))
 def test_all_logits_and_any_long_enough_top_k_give_the_same_token(
     logits: NDArray[np.float32], params: SamplingParams, position: int, more: int

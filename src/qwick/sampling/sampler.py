@@ -55,7 +55,7 @@ def _candidates(result: Result, row: int, count: int) -> tuple[Ids, Logits]:
     """The `count` largest logits with their ids, largest first, ties the lower id first; all in order of id when 0."""
     if result.logits is not None:
         logits = result.logits[row]
-        ids = _largest(logits, count) if 0 < count < len(logits) else np.arange(len(logits))
+        ids = _largest(logits, min(count, len(logits))) if count else np.arange(len(logits))
         return ids, logits[ids] if count else logits
     if result.top_ids is None or result.top_logits is None:
         raise ValueError("the result has neither logits nor a top-k")
