@@ -12,7 +12,9 @@ from qwick import llm as llm_module
 from qwick.engine.config import EngineConfig
 from qwick.engine.request import Event, Finish, Request, Stats
 from qwick.errors import CapacityError, CheckpointError, QwickError, UsageError
-from qwick.llm import LLM, Completion, Stream, find_model
+from qwick.llm import LLM
+from qwick.store import find_model
+from qwick.streams import Completion, Stream
 from qwick.text.tokenizer import Tokenizer
 from tests.small_model import write_small_model
 from tests.text.tokenizer_folder import make_backend

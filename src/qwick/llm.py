@@ -4,27 +4,26 @@
 ...     print(llm.chat([{"role": "user", "content": "What is 17 + 25?"}]).text)
 """
 
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, cast, overload
 
 from qwick import pocket
 from qwick.engine.config import EngineConfig
 from qwick.engine.engine import Engine
-from qwick.engine.request import Event, Finish, Request, Stats
+from qwick.engine.request import Request
 from qwick.errors import CheckpointError, UsageError
 from qwick.formats import format_named
 from qwick.model.model import LoadProgress, open_model
 from qwick.sampling.params import SamplingParams
+from qwick.store import POCKET, find_model
+from qwick.streams import Completion, Stream, Streams
 from qwick.text.answer import Answer
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.json_file import read_object
 from qwick.text.tokenizer import Tokenizer
 
-POCKET = "pocket"
 DEFAULT_CONTEXT_LEN = 4096  # less when the model takes less
 
 Message = Mapping[str, Any]
@@ -41,99 +40,6 @@ class SamplingOptions(TypedDict, total=False):
     seed: int | None
     max_tokens: int | None
     stop_token_ids: frozenset[int] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A finished answer. `token_ids` holds every generated id, the stop token too; `text` ends before the stop."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
-    stats: Stats
-
-
-class Stream(Iterator[str]):
-    """The pieces of one answer's text, as soon as they are certain. Dropping it, or `close`, ends the generation."""
-
-    def __init__(self, streams: "_Streams", request: Request, answer: Answer) -> None:
-        self._streams = streams
-        self._answer = answer
-        self._waiting: list[str] = []
-        self._token_ids: list[int] = []
-        self._completion: Completion | None = None
-        self._sequence_id = streams.add(self, request)
-
-    def __next__(self) -> str:
-        while not self._waiting:
-            if self._completion is not None:
-                raise StopIteration
-            self._streams.step(self._sequence_id)
-        return self._waiting.pop(0)
-
-    @property
-    def completion(self) -> Completion:
-        """The whole answer; generates what is still missing."""
-        while self._completion is None:
-            self._streams.step(self._sequence_id)
-        return self._completion
-
-    def close(self) -> None:
-        """Stop generating. What was not finished has no completion."""
-        self._streams.cancel(self._sequence_id)
-
-    def take(self, event: Event) -> bool:
-        """Digest one token; True when a stop string ended the answer, so that the engine should end it too."""
-        self._token_ids.append(event.token_id)
-        if event.finish != Finish.STOP:
-            self._give(self._answer.push(event.token_id))
-        if event.finish is None and not self._answer.stopped:
-            return False
-        self._give(self._answer.finish())
-        stopped = self._answer.stopped or event.finish == Finish.STOP
-        reason = "stop" if stopped else "length"
-        self._completion = Completion(self._answer.text, tuple(self._token_ids), reason, event.stats)
-        return event.finish is None
-
-    def _give(self, text: str) -> None:
-        if text:
-            self._waiting.append(text)
-
-
-class _Streams:
-    """An engine and the streams it feeds. Streams are held weakly: one that nobody wants any more ends."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine: Engine | None = engine
-        self._by_id: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
-
-    def add(self, stream: Stream, request: Request) -> int:
-        sequence_id = self._open_engine().add(request)
-        self._by_id[sequence_id] = stream
-        weakref.finalize(stream, self.cancel, sequence_id).atexit = False
-        return sequence_id
-
-    def step(self, sequence_id: int) -> None:
-        """One step of the engine, for `sequence_id` and all others; each stream gets what is its own."""
-        if sequence_id not in self._by_id:
-            raise UsageError("the answer was closed before it was finished")
-        for event in self._open_engine().step():
-            stream = self._by_id.get(event.sequence_id)
-            if stream is None or stream.take(event):
-                self.cancel(event.sequence_id)
-
-    def cancel(self, sequence_id: int) -> None:
-        self._by_id.pop(sequence_id, None)
-        if self._engine is not None:
-            self._engine.cancel(sequence_id)
-
-    def close(self) -> None:
-        self._engine = None
-
-    def _open_engine(self) -> Engine:
-        if self._engine is None:
-            raise UsageError("this LLM is closed; make a new one")
-        return self._engine
 
 
 class LLM:
@@ -177,7 +83,7 @@ class LLM:
             self.config = model.config
             longest = model.config.max_position_embeddings
             context_len = min(DEFAULT_CONTEXT_LEN, longest) if context_len is None else context_len
-            self._streams = _Streams(Engine(model, EngineConfig(context_len, max_sequences)))
+            self._streams = Streams(Engine(model, EngineConfig(context_len, max_sequences)))
         except BaseException:
             self.template.close()
             raise
@@ -273,29 +179,6 @@ class LLM:
     def _params(self, sampling: SamplingOptions) -> SamplingParams:
         given = {name: value for name, value in sampling.items() if value is not None}
         return SamplingParams(**cast("dict[str, Any]", self._defaults | given)).seeded()
-
-
-def find_model(name: str | Path) -> Path:
-    """The folder that `name` means: `pocket`, or a path. Raises UsageError with the remedy."""
-    if name == POCKET:
-        if not (pocket.FOLDER / "config.json").is_file():
-            raise UsageError("this installation came without the embedded model; give a model folder, or reinstall")
-        return pocket.FOLDER
-    path = Path(name)
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError):  # too long, or a NUL inside: rather a prompt than a path
-        is_folder = exists = False
-    shown = f"{str(name)!a:.100}"
-    if path.suffix == ".gguf":
-        raise UsageError(f"{shown}: GGUF files come with a later version; give a folder with config.json, safetensors")
-    if not exists:
-        raise UsageError(f"there is no model {shown}; give `pocket` or a folder, and the prompt after it")
-    if not is_folder:
-        raise UsageError(f"{shown} is a file; give the folder that holds config.json, tokenizer.json and the weights")
-    if not (path / "config.json").exists():
-        raise UsageError(f"{shown} holds no config.json; give the model's own folder")
-    return path
 
 
 def _sampling_defaults(folder: Path) -> dict[str, Any]:

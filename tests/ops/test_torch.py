@@ -162,7 +162,7 @@ def test_windows_of_bf16_bits_are_widened():
 
 def test_an_unknown_format_is_refused():
     with pytest.raises(UsageError, match="q9_9"):
-        stored(np.zeros((1, 32), np.float32), Format("q9_9", Family.I8, 32, 40))
+        stored(np.zeros((1, 32), np.float32), Format("q9_9", 99, Family.I8, 32, 40))
 
 
 def test_padding_is_invisible():

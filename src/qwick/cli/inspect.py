@@ -31,7 +31,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Show the config, the tensors by family, and what a token costs in memory."""
-    from qwick.llm import find_model
+    from qwick.store import find_model
 
     folder = find_model(model)
     summary, rows = _read(folder)

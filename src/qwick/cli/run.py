@@ -9,7 +9,7 @@ from qwick.cli.terminal import harmless, is_terminal, loading_bar, one_line
 from qwick.errors import UsageError
 
 if TYPE_CHECKING:  # the real import waits until the arguments are known to be right
-    from qwick.llm import Completion, Stream
+    from qwick.streams import Completion, Stream
 
 SAMPLING = "Sampling"
 MACHINE = "Machine"

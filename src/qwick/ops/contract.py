@@ -13,9 +13,9 @@ Numerics depend on a run's role and a weight's family, never on the number of ro
 family       decode rows                                            prompt rows
 ===========  =====================================================  ==============================================
 f32          f32 products, f32 sums in a fixed order                the same precision
-bf16         f32 activation x bf16 weight, f32 sums                 activation rounded to bf16, f32 sums
-i8           activation to int8 per 32 (d = amax/127), int dots,    activation and weight rounded to bf16,
-             f32 sums of block dots in a fixed order                f32 sums
+bf16, f16    f32 activation x weight, f32 sums                      activation and weight rounded to bf16, f32 sums
+of blocks    activation to int8 per 32 (d = amax/127), integer      activation and weight rounded to bf16,
+             dots of sub-blocks, f32 over blocks in a fixed order   f32 sums
 ===========  =====================================================  ==============================================
 """
 
@@ -83,6 +83,21 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class LogitEdits:
+    """Changes to single logits: bias and penalties.
+
+    row_starts  [wanted + 1]: entries row_starts[i] .. row_starts[i + 1] are wanted row i's; ids in a row are distinct
+    token_ids   [entries]
+    values      [entries, 3] f32: bias, repetition (> 0), offset. In this order: l += bias; l = l / repetition where
+                l > 0, else l * repetition; l += offset.
+    """
+
+    row_starts: Int32
+    token_ids: Int32
+    values: Float32
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One step's input.
 
@@ -90,6 +105,7 @@ class Batch:
     rope_cos/sin [tokens, rotary_dim / 2], f32, rounded as the reference does (see model/rope.py)
     wanted_rows  [wanted], rows whose logits are wanted, ascending
     top_k        0: all logits; else only the k largest of each wanted row (ties: lower id first) and log-sum-exp
+    edits        changes to some logits of the wanted rows, before the choice of the top-k
     hidden       [tokens, hidden_size], input of the draft program: the trunk's normed output for each row
     """
 
@@ -99,6 +115,7 @@ class Batch:
     runs: tuple[Run, ...]
     wanted_rows: Int32
     top_k: int = 0
+    edits: LogitEdits | None = None
     hidden: Float32 | None = None
 
     @property
@@ -117,9 +134,9 @@ class CommitBatch:
 class Result:
     """What a program returned. Arrays are valid until the next run of the same program (copy to keep).
 
-    logits       [wanted, vocab] when top_k was 0, else None
-    top_ids      [wanted, top_k] int32, largest logit first; top_logits the logits, when top_k > 0
-    logsumexp    [wanted], over the whole vocabulary, when top_k > 0
+    logits       [wanted, vocab] when top_k was 0, else None; edited
+    top_ids      [wanted, top_k] int32, largest edited logit first; top_logits the edited logits, when top_k > 0
+    logsumexp    [wanted], over the whole vocabulary before the edits, when top_k > 0
     hidden       [tokens, hidden_size], the output of the last norm
     """
 
@@ -282,14 +299,22 @@ class Program(Protocol):
 
 
 Windows: TypeAlias = Iterable[tuple[int, NDArray[Any]]]
-"""(first row, rows) in ascending order, together the whole tensor; rows are f32, or uint16 holding bf16 bits."""
+"""(first row, rows) in ascending order, together the whole tensor.
+
+rows: [n, k] f32, f16, or uint16 holding bf16 bits; or [n, row bytes] uint8, blocks of a format as files hold them."""
 
 
 class Backend(Protocol[W]):
     """What `model/` needs of an implementation: a place for weights, a cache, programs."""
 
-    def add_matrix(self, name: str, shape: tuple[int, int], format: Format, windows: Windows) -> W:
-        """Store a [n, k] weight in `format`, window by window; nothing else keeps a copy."""
+    def add_matrix(
+        self, name: str, shape: tuple[int, int], format: Format, windows: Windows, source: Format | None = None
+    ) -> W:
+        """Store a [n, k] weight in the family of `format`, window by window; nothing else keeps a copy.
+
+        `source` says what uint8 windows hold. Of the same family they are regrouped without loss; else they are decoded
+        and encoded anew, as f32 rows are. Every window but the last has a multiple of 16 rows.
+        """
         ...
 
     def add_vector(self, name: str, values: Float32) -> W:

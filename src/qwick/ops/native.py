@@ -195,7 +195,9 @@ class NativeBackend:
         """From the next run on."""
         self._runtime.set_threads(threads, threads_batch)
 
-    def add_matrix(self, name: str, shape: tuple[int, int], format: Format, windows: Windows) -> NativeWeight:
+    def add_matrix(
+        self, name: str, shape: tuple[int, int], format: Format, windows: Windows, source: Format | None = None
+    ) -> NativeWeight:
         tensor = self._runtime.add_matrix(name, *shape, format.family.value)
         for first, rows in windows:
             if rows.dtype.name not in ("float32", "uint16"):

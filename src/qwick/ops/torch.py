@@ -346,7 +346,9 @@ class TorchBackend:
         self.dtype = dtype
         self.cache: TorchCache | None = None
 
-    def add_matrix(self, name: str, shape: tuple[int, int], format: Format, windows: Windows) -> Tensor:
+    def add_matrix(
+        self, name: str, shape: tuple[int, int], format: Format, windows: Windows, source: Format | None = None
+    ) -> Tensor:
         weight = torch.empty(shape, dtype=self.dtype)
         for row, values in windows:
             weight[row : row + len(values)] = torch.from_numpy(_through_format(widened(values), format))
