@@ -105,8 +105,8 @@ class Batch:
     rope_cos/sin [tokens, rotary_dim / 2], f32, rounded as the reference does (see model/rope.py)
     wanted_rows  [wanted], rows whose logits are wanted, ascending
     top_k        0: all logits; else only the k largest of each wanted row (ties: lower id first) and log-sum-exp
-    edits        changes to some logits of the wanted rows, before the choice of the top-k
     hidden       [tokens, hidden_size], input of the draft program: the trunk's normed output for each row
+    edits        changes to some logits of the wanted rows, before the choice of the top-k
     """
 
     token_ids: Int32
@@ -115,8 +115,8 @@ class Batch:
     runs: tuple[Run, ...]
     wanted_rows: Int32
     top_k: int = 0
-    edits: LogitEdits | None = None
     hidden: Float32 | None = None
+    edits: LogitEdits | None = None
 
     @property
     def num_tokens(self) -> int:
