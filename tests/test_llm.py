@@ -15,6 +15,7 @@ from qwick.errors import CapacityError, CheckpointError, QwickError, UsageError
 from qwick.llm import LLM
 from qwick.store import find_model
 from qwick.streams import Completion, Stream
+from qwick.text.segments import Kind
 from qwick.text.tokenizer import Tokenizer
 from tests.small_model import write_small_model
 from tests.text.tokenizer_folder import make_backend
@@ -161,6 +162,27 @@ def test_what_was_held_back_comes_at_the_end(folder: Path, monkeypatch: pytest.M
     stream = llm.stream("p", stop="END")
     assert "".join(stream) == "one EN"
     assert stream.completion.finish_reason == "length"
+
+
+@pytest.mark.parametrize("template", [None, Path(__file__).parent / "text/templates/qwen3.5_4b_9b.jinja"])
+def test_a_chat_answer_has_reasoning_and_text(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: Path | None
+) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    raw = "hm STOP\n</think>\n\nHi STOP you"
+    if template:
+        (tmp_path / "chat_template.jinja").symlink_to(template)  # ends its prompt with <think>
+    llm, engine = scripted(tmp_path, monkeypatch, raw if template else f"<think>\n{raw}")
+    completion = llm.chat(USER, stop="STOP")
+    assert (completion.reasoning, completion.text, completion.finish_reason) == ("hm STOP", "Hi ", "stop")
+    assert not engine.running
+    segments = list(llm.chat(USER, stop="STOP", stream=True).segments())
+    assert "".join(text for kind, text in segments if kind is Kind.REASONING) == "hm STOP"
+    assert "".join(llm.chat(USER, stop="STOP", stream=True)) == "Hi "
+    raw_prompt = llm.generate("p")
+    assert raw_prompt.text.endswith("Hi STOP you")
+    assert raw_prompt.reasoning == ""
 
 
 def test_a_prompt_is_rendered_by_the_template_and_its_control_tokens_are_text(

@@ -22,6 +22,7 @@ from qwick.streams import Completion, Stream, Streams
 from qwick.text.answer import Answer
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.json_file import read_object
+from qwick.text.segments import Segments
 from qwick.text.tokenizer import Tokenizer
 
 DEFAULT_CONTEXT_LEN = 4096  # less when the model takes less
@@ -114,9 +115,7 @@ class LLM:
     def stream(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Stream:
         """As `generate`, piece by piece; the stream's `completion` has the counts in the end."""
         ids = self.tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else prompt
-        params = self._params(sampling).stopping_at(self.tokenizer.stop_ids)
-        answer = Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop)
-        return Stream(self._streams, Request(tuple(ids), params), answer)
+        return self._start(ids, stop, None, sampling)
 
     @overload
     def chat(
@@ -151,14 +150,16 @@ class LLM:
     ) -> Completion | Stream:
         """Answer `messages` ({"role": …, "content": …}) by the model's chat template; control tokens in them are text.
 
-        `think`: whether the model reasons first; None: the default of this model. Raises TemplateError.
+        `think`: whether the model reasons first; None: the default of this model. `stop` is looked for in the answer's
+        text, not in its reasoning. Raises TemplateError.
         """
         pieces = self.template.render(
             messages,
             think=self.thinks_by_default if think is None else think,
             control_tokens=self.tokenizer.added_tokens,
         )
-        answer = self.stream(self.tokenizer.encode_pieces(pieces), stop=stop, **sampling)
+        segments = Segments("".join(piece.text for piece in pieces))
+        answer = self._start(self.tokenizer.encode_pieces(pieces), stop, segments, sampling)
         return answer if stream else answer.completion
 
     @property
@@ -175,6 +176,13 @@ class LLM:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _start(
+        self, ids: Sequence[int], stop: str | Sequence[str], segments: Segments | None, sampling: SamplingOptions
+    ) -> Stream:
+        params = self._params(sampling).stopping_at(self.tokenizer.stop_ids)
+        answer = Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments)
+        return Stream(self._streams, Request(tuple(ids), params), answer)
 
     def _params(self, sampling: SamplingOptions) -> SamplingParams:
         given = {name: value for name, value in sampling.items() if value is not None}

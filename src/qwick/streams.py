@@ -9,35 +9,50 @@ from qwick.engine.engine import Engine
 from qwick.engine.request import Event, Finish, Request, Stats
 from qwick.errors import UsageError
 from qwick.text.answer import Answer
+from qwick.text.segments import Kind, Segment
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished answer. `token_ids` holds every generated id, the stop token too; `text` ends before the stop."""
+    """A finished answer. `token_ids` holds every generated id, the stop token too; `text` ends before the stop.
+
+    `reasoning` is what a model that thinks wrote before it; a raw prompt's continuation is `text` only.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length"]
     stats: Stats
+    reasoning: str = ""
 
 
 class Stream(Iterator[str]):
-    """The pieces of one answer's text, as soon as they are certain. Dropping it, or `close`, ends the generation."""
+    """The pieces of one answer's text, as soon as they are certain; `segments` gives the reasoning too.
+
+    Dropping it, or `close`, ends the generation.
+    """
 
     def __init__(self, streams: "Streams", request: Request, answer: Answer) -> None:
         self._streams = streams
         self._answer = answer
-        self._waiting: list[str] = []
+        self._waiting: list[Segment] = []
         self._token_ids: list[int] = []
         self._completion: Completion | None = None
         self._sequence_id = streams.add(self, request)
 
     def __next__(self) -> str:
-        while not self._waiting:
-            if self._completion is not None:
-                raise StopIteration
-            self._streams.step(self._sequence_id)
-        return self._waiting.pop(0)
+        for kind, text in self.segments():
+            if kind is Kind.CONTENT:
+                return text
+        raise StopIteration
+
+    def segments(self) -> Iterator[Segment]:
+        """The pieces with their kinds, reasoning first. Each piece comes once, here or by iterating the stream."""
+        while self._waiting or self._completion is None:
+            if self._waiting:
+                yield self._waiting.pop(0)
+            else:
+                self._streams.step(self._sequence_id)
 
     @property
     def completion(self) -> Completion:
@@ -53,19 +68,15 @@ class Stream(Iterator[str]):
     def take(self, event: Event) -> bool:
         """Digest one token; True when a stop string ended the answer, so that the engine should end it too."""
         self._token_ids.append(event.token_id)
+        answer = self._answer
         if event.finish != Finish.STOP:
-            self._give(self._answer.push(event.token_id))
-        if event.finish is None and not self._answer.stopped:
+            self._waiting += answer.push(event.token_id)
+        if event.finish is None and not answer.stopped:
             return False
-        self._give(self._answer.finish())
-        stopped = self._answer.stopped or event.finish == Finish.STOP
-        reason = "stop" if stopped else "length"
-        self._completion = Completion(self._answer.text, tuple(self._token_ids), reason, event.stats)
+        self._waiting += answer.finish()
+        reason = "stop" if answer.stopped or event.finish == Finish.STOP else "length"
+        self._completion = Completion(answer.text, tuple(self._token_ids), reason, event.stats, answer.reasoning)
         return event.finish is None
-
-    def _give(self, text: str) -> None:
-        if text:
-            self._waiting.append(text)
 
 
 class Streams:

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwick.errors import UsageError
-from qwick.text.answer import Answer
 from qwick.text.stop import StopStrings
 
 TEXTS = st.text(alphabet="ab<")
@@ -43,11 +42,3 @@ def test_only_what_may_become_a_stop_is_held_back(text: str, stops: list[str]) -
 def test_an_empty_stop_string_is_refused() -> None:
     with pytest.raises(UsageError, match="empty"):
         StopStrings(["a", ""])
-
-
-def test_an_answer_ends_at_a_stop_that_spans_tokens() -> None:
-    answer = Answer(lambda i: [b"one ", b"E", b"ND", b" two"][i], ["END"])
-    pieces = [answer.push(i) for i in range(4)] + [answer.finish()]
-    assert pieces == ["one ", "", "", "", ""]
-    assert answer.text == "one "
-    assert answer.stopped

@@ -1,0 +1,108 @@
+"""An answer split into reasoning and content, as the official templates read it back.
+
+They write `<think>\\nreasoning\\n</think>\\n\\ncontent` and, of an earlier answer, take what lies before `</think>`, without
+line breaks around it, as the reasoning, and what follows, without leading line breaks, as the content.
+"""
+
+from enum import Enum, StrEnum, auto
+from typing import NamedTuple
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+class Kind(StrEnum):
+    """What a stretch of an answer is."""
+
+    REASONING = "reasoning"
+    CONTENT = "content"
+
+
+class Segment(NamedTuple):
+    """A stretch of an answer, of one kind; never empty."""
+
+    kind: Kind
+    text: str
+
+
+class _Phase(Enum):
+    OPENING = auto()  # nothing but line breaks and a part of `<think>` so far
+    REASONING = auto()
+    GAP = auto()  # line breaks after `</think>`
+    CONTENT = auto()
+
+
+class Segments:
+    """Push text, get segments. What they say does not depend on where the text was cut.
+
+    `prompt` decides how the answer begins: one that ends with `<think>` leaves it to the model to close the tag; one
+    that ends with `</think>` has done the reasoning; after any other the model may open it itself, at the very start.
+    Tags anywhere else are text. Reasoning that never ends is reasoning.
+    """
+
+    def __init__(self, prompt: str = "") -> None:
+        prompt = prompt.rstrip()
+        self._held = ""
+        self._begun = False  # whether reasoning other than leading line breaks was seen
+        self._phase = (
+            _Phase.REASONING if prompt.endswith(OPEN) else _Phase.GAP if prompt.endswith(CLOSE) else _Phase.OPENING
+        )
+
+    def push(self, text: str) -> list[Segment]:
+        """What is certain now: up to one segment of each kind, in order."""
+        self._held += text
+        found: list[Segment] = []
+        if self._phase is _Phase.OPENING:
+            self._open()
+        if self._phase is _Phase.REASONING:
+            found += _segment(Kind.REASONING, self._reason())
+        if self._phase is _Phase.GAP:
+            self._held = self._held.lstrip("\n")
+            if self._held:
+                self._phase = _Phase.CONTENT
+        if self._phase is _Phase.CONTENT:
+            found += _segment(Kind.CONTENT, self._take(len(self._held)))
+        return found
+
+    def finish(self) -> list[Segment]:
+        """What was held back, when no more text comes."""
+        rest = self._take(len(self._held))
+        if self._phase is _Phase.REASONING:
+            return _segment(Kind.REASONING, rest.rstrip("\n"))
+        return _segment(Kind.CONTENT, rest)
+
+    def _open(self) -> None:
+        start = self._held.lstrip("\n")
+        if start.startswith(OPEN):
+            self._held = start[len(OPEN) :]
+            self._phase = _Phase.REASONING
+        elif not OPEN.startswith(start):
+            self._phase = _Phase.CONTENT
+
+    def _reason(self) -> str:
+        """Reasoning that is certain; moves on at `</think>`."""
+        if not self._begun:
+            self._held = self._held.lstrip("\n")
+        at = self._held.find(CLOSE)
+        if at >= 0:
+            text = self._take(at).rstrip("\n")
+            self._take(len(CLOSE))
+            self._phase = _Phase.GAP
+        else:
+            text = self._take(len(self._held) - _undecided(self._held))
+        self._begun |= bool(text)
+        return text
+
+    def _take(self, count: int) -> str:
+        text, self._held = self._held[:count], self._held[count:]
+        return text
+
+
+def _undecided(text: str) -> int:
+    """Length of the end that may turn out to be line breaks before `</think>`, and a beginning of it."""
+    tag = next(n for n in range(len(CLOSE) - 1, -1, -1) if text.endswith(CLOSE[:n]))
+    before = text[: len(text) - tag]
+    return tag + len(before) - len(before.rstrip("\n"))
+
+
+def _segment(kind: Kind, text: str) -> list[Segment]:
+    return [Segment(kind, text)] if text else []
