@@ -1,7 +1,7 @@
 """An answer split into reasoning and content, as the official templates read it back.
 
-They write `<think>\\nreasoning\\n</think>\\n\\ncontent` and, of an earlier answer, take what lies before `</think>`, without
-line breaks around it, as the reasoning, and what follows, without leading line breaks, as the content.
+They write `<think>\\nreasoning\\n</think>\\n\\ncontent`. Of an earlier answer they take as the reasoning what lies
+before `</think>`, without line breaks around it; as the content what follows, without leading line breaks.
 """
 
 from enum import Enum, StrEnum, auto
