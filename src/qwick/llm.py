@@ -50,6 +50,8 @@ class LLM:
     format         of the weights in memory (`q8_0`, …); None: as the files have them
     threads        for decoding; threads_batch for prompts; None: what this machine's cores, affinity and cgroup suggest
     context_len    most tokens of one prompt and its answer; None: 4096, or less when the model takes less
+    kv_format      of the attention cache: `f16`, or `f32` (twice the memory, no rounding)
+    lock_memory    keep the weights from being swapped out; CapacityError when the system forbids it
     max_sequences  prompts answered at the same time; each takes a context's memory
     progress       called with (bytes read, bytes in all) while weights load
 
@@ -64,6 +66,8 @@ class LLM:
         threads: int | None = None,
         threads_batch: int | None = None,
         context_len: int | None = None,
+        kv_format: str = "f16",
+        lock_memory: bool = False,
         max_sequences: int = 1,
         progress: LoadProgress | None = None,
     ) -> None:
@@ -78,13 +82,19 @@ class LLM:
             with ThreadPoolExecutor(1) as pool:  # the official vocabulary takes 0.9 s: beside the weights
                 tokenizer = pool.submit(Tokenizer.open, folder)
                 model = open_model(
-                    folder, format=weight_format, threads=threads, threads_batch=threads_batch, progress=progress
+                    folder,
+                    format=weight_format,
+                    threads=threads,
+                    threads_batch=threads_batch,
+                    lock_memory=lock_memory,
+                    progress=progress,
                 )
                 self.tokenizer = tokenizer.result()
             self.config = model.config
             longest = model.config.max_position_embeddings
             context_len = min(DEFAULT_CONTEXT_LEN, longest) if context_len is None else context_len
-            self._streams = Streams(Engine(model, EngineConfig(context_len, max_sequences)))
+            config = EngineConfig(context_len, max_sequences, kv_format=kv_format)
+            self._streams = Streams(Engine(model, config))
         except BaseException:
             self.template.close()
             raise

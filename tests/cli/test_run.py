@@ -1,8 +1,10 @@
 """`qwick run` as people and scripts meet it: real processes, pipes, a terminal, signals."""
 
+import ctypes
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -45,10 +47,39 @@ def test_the_prompt_may_come_from_standard_input(folder: str) -> None:
 def test_every_option_is_taken(folder: str) -> None:
     options = (
         "--max-tokens 3 --temperature 0.7 --top-k 5 --top-p 0.9 --min-p 0.01 --seed 1 --threads 1 --threads-batch 1 "
-        "--format q8_0 --no-think --ctx-size 256 --stats"
+        "--stop xyz --stop zyx --format q8_0 --kv-format f32 --no-think --ctx-size 256 --stats"
     )
     done = qwick("run", folder, "hello", *options.split())
     assert done.returncode == 0, done.stderr
+
+
+def test_stop_ends_the_answer_before_its_text(folder: str) -> None:
+    options = ("--raw", "--max-tokens", "30", "--temperature", "0")
+    whole = qwick("run", folder, "hello", *options).stdout.decode().rstrip("\n")
+    stop = whole[len(whole) // 2 :][:3]
+    done = qwick("run", folder, "hello", *options, "--stop", stop)
+    assert done.stdout.decode().rstrip("\n") == whole[: whole.index(stop)].rstrip("\n")
+
+
+def without_the_right_to_lock() -> None:
+    """At most 64 KiB, for root too."""
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 16, 1 << 16))
+    ctypes.CDLL(None).prctl(24, 14, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_IPC_LOCK: the process started next has it not
+
+
+def test_memory_that_may_not_be_locked_is_an_error_with_the_remedy(folder: str) -> None:
+    command = [*QWICK, "run", folder, "hello", "--max-tokens", "1"]
+    done = subprocess.run(
+        [*command, "--mlock"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        preexec_fn=without_the_right_to_lock,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 5
+    assert done.stderr.count(b"\n") == 1
+    assert b"ulimit -l" in done.stderr
 
 
 def test_a_terminal_that_is_not_utf8_gets_question_marks_and_no_traceback(folder: str) -> None:
@@ -77,6 +108,8 @@ def test_stats_go_to_standard_error(folder: str) -> None:
         (["run", "FOLDER", "hi", "--raw", "--think"], 2, "--raw"),
         (["run", "FOLDER", "hi", "--temperature", "-1"], 2, "temperature"),
         (["run", "FOLDER", "hi", "--format", "q3"], 2, "q8_0"),
+        (["run", "FOLDER", "hi", "--kv-format", "q8_0"], 2, "f16 or f32"),
+        (["run", "FOLDER", "hi", "--stop", ""], 2, "--stop"),
         (["run", "FOLDER", "hi", "--threads", "0"], 2, "threads"),
         (["run", "FOLDER", "hi", "--think"], 6, "--no-think"),
         (["run", "FOLDER", "hi " * 999, "--ctx-size", "64"], 5, "--ctx-size"),

@@ -5,47 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qwick.cli.terminal import harmless, is_terminal, loading_bar, one_line
+from qwick.cli.options import MachineFlags, ModelName, SamplingFlags, spread
+from qwick.cli.terminal import harmless, is_terminal, one_line
 from qwick.errors import UsageError
 
-if TYPE_CHECKING:  # the real import waits until the arguments are known to be right
+if TYPE_CHECKING:
     from qwick.streams import Completion, Stream
 
-SAMPLING = "Sampling"
-MACHINE = "Machine"
 
-
+@spread
 def run(
-    model: Annotated[str, typer.Argument(help="`pocket` (the embedded model) or a model's folder.")] = "pocket",
+    model: ModelName = "pocket",
     prompt: Annotated[str | None, typer.Argument(help="The question; from standard input when left out.")] = None,
     *,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer.", rich_help_panel=SAMPLING)] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 takes the likeliest token each time.", rich_help_panel=SAMPLING)
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Choose among the k likeliest; 0: among all.", rich_help_panel=SAMPLING)
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Choose among the likeliest that reach p together.", rich_help_panel=SAMPLING)
-    ] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Drop tokens less likely than p times the best.", rich_help_panel=SAMPLING)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same answer.", rich_help_panel=SAMPLING)
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads for decoding; `qwick doctor` shows why.", rich_help_panel=MACHINE)
-    ] = None,
-    threads_batch: Annotated[int | None, typer.Option(help="Threads for prompts.", rich_help_panel=MACHINE)] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(help="Weights in memory: f32, bf16, q8_0; as in the file when left out.", rich_help_panel=MACHINE),
-    ] = None,
-    ctx_size: Annotated[
-        int | None, typer.Option(help="Most tokens of prompt and answer together.", rich_help_panel=MACHINE)
-    ] = None,
+    sampling: SamplingFlags,
+    machine: MachineFlags,
     think: Annotated[
         bool | None,
         typer.Option("--think/--no-think", help="Reason before answering; the model's own default when left out."),
@@ -63,25 +37,14 @@ def run(
         raise UsageError("--raw uses no chat template, so --think and --no-think mean nothing there; leave one out")
     text = _read_prompt(prompt)
 
-    from qwick.llm import LLM, SamplingOptions
+    stop = sampling.stops
 
-    sampling = SamplingOptions(
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed, max_tokens=max_tokens
-    )
-    with loading_bar(f"loading {model}") as progress:
-        llm = LLM(
-            model,
-            format=format,
-            threads=threads,
-            threads_batch=threads_batch,
-            context_len=ctx_size,
-            progress=progress,
-        )
-    with llm:
+    with machine.open(model) as llm:
         if raw:
-            answer = llm.stream(text, **sampling)
+            answer = llm.stream(text, stop=stop, **sampling.options())
         else:
-            answer = llm.chat([{"role": "user", "content": text}], think=think, stream=True, **sampling)
+            messages = [{"role": "user", "content": text}]
+            answer = llm.chat(messages, think=think, stream=True, stop=stop, **sampling.options())
         _write(answer)
         if stats:
             typer.echo(one_line(_stats_line(answer.completion)), err=True)

@@ -61,11 +61,12 @@ def open_model(
     threads: int | None = None,
     threads_batch: int | None = None,
     isa: str | None = None,
+    lock_memory: bool = False,
     progress: LoadProgress | None = None,
 ) -> Model[NativeWeight]:
     """Read a Hugging Face folder into native memory; matrices in `format`, or as the file has them.
 
-    Raises CheckpointError, ConfigError, KernelError; nothing stays allocated then.
+    Raises CheckpointError, ConfigError, KernelError, CapacityError; nothing stays allocated then.
     """
     config = load_config(folder)
     with open_checkpoint(folder) as checkpoint:
@@ -78,6 +79,6 @@ def open_model(
             if progress:
                 progress(done, total)
 
-        backend = NativeBackend(threads=threads, threads_batch=threads_batch, isa=isa)
+        backend = NativeBackend(threads=threads, threads_batch=threads_batch, isa=isa, lock_memory=lock_memory)
         network = load_network(checkpoint, config, backend, format, advance)
     return Model(network, backend)

@@ -1,0 +1,128 @@
+"""Flags that several commands share: groups of them, as dataclasses, and `spread`, which puts a group into a command.
+
+>>> @spread
+... def chat(model: ModelName = "pocket", *, sampling: SamplingFlags, machine: MachineFlags) -> None: ...
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+
+import typer
+
+from qwick.cli.terminal import loading_bar
+from qwick.errors import UsageError
+
+if TYPE_CHECKING:  # the real import waits until the arguments are known to be right
+    from qwick.llm import LLM, SamplingOptions
+
+SAMPLING, MACHINE = "Sampling", "Machine"  # panels of the help
+
+ModelName: TypeAlias = Annotated[
+    str, typer.Argument(metavar="MODEL", help="`pocket` (the embedded model) or a model's folder.")
+]
+
+
+def _sampling(text: str, metavar: str | None = None) -> Any:
+    return typer.Option(help=text, metavar=metavar, rich_help_panel=SAMPLING)
+
+
+def _machine(text: str, metavar: str | None = None) -> Any:
+    return typer.Option(help=text, metavar=metavar, rich_help_panel=MACHINE)
+
+
+@dataclass(frozen=True)
+class SamplingFlags:
+    """How a token is chosen and where an answer ends. None: the model's own default."""
+
+    max_tokens: Annotated[int | None, _sampling("Most tokens of an answer.")] = None
+    temperature: Annotated[float | None, _sampling("0 takes the likeliest token each time.")] = None
+    top_k: Annotated[int | None, _sampling("Choose among the k likeliest; 0: among all.")] = None
+    top_p: Annotated[float | None, _sampling("Choose among the likeliest that reach p together.")] = None
+    min_p: Annotated[float | None, _sampling("Drop tokens less likely than p times the best.")] = None
+    seed: Annotated[int | None, _sampling("The same seed gives the same answer.")] = None
+    stop: Annotated[list[str] | None, _sampling("End an answer before this text; may be repeated.", "TEXT")] = None
+
+    def options(self) -> "SamplingOptions":
+        """What LLM takes beside `stop`."""
+        from qwick.llm import SamplingOptions
+
+        return SamplingOptions(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            seed=self.seed,
+            max_tokens=self.max_tokens,
+        )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        if "" in (self.stop or ()):
+            raise UsageError("--stop is empty; give the text that ends an answer, or leave the option out")
+        return tuple(self.stop or ())
+
+
+@dataclass(frozen=True)
+class MachineFlags:
+    """How a model uses this machine."""
+
+    threads: Annotated[int | None, _machine("Threads for decoding; `qwick doctor` shows why.")] = None
+    threads_batch: Annotated[int | None, _machine("Threads for prompts.")] = None
+    format: Annotated[
+        str | None, _machine("Weights in memory: f32, bf16, q8_0; as in the file when left out.", "FORMAT")
+    ] = None
+    ctx_size: Annotated[int | None, _machine("Most tokens of prompt and answer together.")] = None
+    kv_format: Annotated[str, _machine("The attention cache in memory: f16 or f32.", "FORMAT")] = "f16"
+    mlock: Annotated[bool, _machine("Keep the weights from being swapped out.")] = False
+
+    def open(self, model: str) -> "LLM":
+        """The model in memory; a bar shows the loading on a terminal."""
+        from qwick.llm import LLM
+
+        with loading_bar(f"loading {model}") as progress:
+            return LLM(
+                model,
+                format=self.format,
+                threads=self.threads,
+                threads_batch=self.threads_batch,
+                context_len=self.ctx_size,
+                kv_format=self.kv_format,
+                lock_memory=self.mlock,
+                progress=progress,
+            )
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, with a flag for each field of its parameters that are groups of flags, as typer reads signatures."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
+
+    @wraps(command)
+    def spread_out(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        group = groups.get(parameter.name)
+        found = [parameter.replace(annotation=hints[parameter.name])] if group is None else _flags_of(group)
+        parameters += found
+    spread_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread_out.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return spread_out
+
+
+def _flags_of(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(group)
+    ]
