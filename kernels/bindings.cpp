@@ -7,6 +7,7 @@
 
 #include <new>
 
+#include "bindings_encode.h"
 #include "bindings_leaves.h"
 #include "bindings_machine.h"
 #include "errors.h"
@@ -264,4 +265,5 @@ NB_MODULE(_kernels, m) {
     qwick::bind_programs(m);
     qwick::bind_machine(m);
     qwick::bind_leaves(m);
+    qwick::bind_encode(m);
 }

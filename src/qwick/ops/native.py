@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NewType, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qwick import _kernels
 from qwick.errors import KernelError
@@ -266,6 +267,17 @@ def describe_machine(isa: str | None = None) -> Machine:
 def default_threads() -> tuple[int, str]:
     """(how many threads are used when nobody says, why)."""
     return _kernels.default_thread_count()
+
+
+def encode(values: Float32, format: Format, threads: int | None = None) -> NDArray[np.uint8]:
+    """f32 [n, k] -> the blocks of a file, uint8 [n, row_bytes]; `k` is a multiple of `format.block_len`.
+
+    A block with an infinity or a NaN gets a NaN scale. Raises KernelError for a shape or a format that does not fit.
+    """
+    if values.ndim != 2:
+        raise KernelError(f"rows to encode must be a matrix, not of shape {list(values.shape)}")
+    rows = np.ascontiguousarray(values, np.float32)
+    return _kernels.encode(rows, format.ggml_type, default_threads()[0] if threads is None else threads)
 
 
 def _asked_isa(isa: str | None) -> str:
