@@ -102,7 +102,8 @@ def test_stats_go_to_standard_error(folder: str) -> None:
     ("arguments", "code", "complaint"),
     [
         (["run", "no-such-model", "hi"], 2, "no-such-model"),
-        (["run", "model.gguf", "hi"], 2, "later version"),
+        (["run", "model.gguf", "hi"], 2, "model.gguf"),
+        (["run", "What is 17 + 25?"], 2, "the prompt after it"),
         (["run", "FOLDER", ""], 2, "empty"),
         (["run", "FOLDER"], 2, "empty"),
         (["run", "FOLDER", "hi", "--raw", "--think"], 2, "--raw"),
