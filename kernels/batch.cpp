@@ -1,6 +1,7 @@
 #include "batch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "errors.h"
@@ -56,6 +57,7 @@ void Batch::assign(const BatchArrays& arrays, const Needs& needs, const CacheSha
     require(pages == in.num_pages && snapshots == in.num_snapshots, "more pages or snapshots than the runs say");
     if (needs.slots) check_slots(opened(cache));
     add_wanted(needs);
+    if (in.edit_starts) check_edits(needs);
 }
 
 void Batch::add_run(Run run) {
@@ -121,6 +123,29 @@ void Batch::add_wanted(const Needs& needs) {
         require(i == 0 || row > in.wanted_rows[i - 1], "wanted rows must ascend");
         extend(wanted_spans, i, i + 1, runs[run_of_row[row]].role);
     }
+}
+
+void Batch::check_edits(const Needs& needs) {
+    const int32_t* starts = in.edit_starts;
+    require(starts[0] == 0 && starts[in.num_wanted] == in.num_edits, "the edits' rows do not hold all edits");
+    for (int64_t i = 0; i < in.num_wanted; ++i) require(starts[i] <= starts[i + 1], "the edits' rows must ascend");
+    for (int64_t i = 0; i < in.num_edits; ++i) {
+        const float *v = in.edit_values + i * kEditFields, bias = v[0], repetition = v[1], offset = v[2];
+        require(in.edit_ids[i] >= 0 && in.edit_ids[i] < needs.head_rows, "an edited id is not in the vocabulary");
+        require(std::isfinite(bias) || bias == -INFINITY, "a bias is neither finite nor minus infinity");
+        require(std::isfinite(repetition) && repetition > 0, "a repetition penalty is not above 0");
+        require(std::isfinite(offset), "an offset is not finite");
+    }
+    edited_.resize(needs.head_rows);
+    bool twice = false;
+    for (int64_t row = 0; row < in.num_wanted; ++row) {
+        for (int32_t i = starts[row]; i < starts[row + 1]; ++i) {
+            twice |= edited_[in.edit_ids[i]];
+            edited_[in.edit_ids[i]] = true;
+        }
+        for (int32_t i = starts[row]; i < starts[row + 1]; ++i) edited_[in.edit_ids[i]] = false;
+    }
+    require(!twice, "a row edits a logit twice");
 }
 
 void Batch::assign_commits(const int32_t* commits, int64_t count, const Needs& needs, const CacheShape* cache) {

@@ -50,8 +50,13 @@ struct BatchArrays {
     const int32_t* wanted_rows;
     int64_t num_wanted;
     int64_t top_k;
+    const int32_t* edit_starts;  // [num_wanted + 1], or null: no edits
+    const int32_t* edit_ids;
+    const float* edit_values;  // [num_edits, kEditFields]
+    int64_t num_edits;
 };
 
+constexpr int64_t kEditFields = 3;    // bias, repetition, offset
 constexpr int64_t kCommitFields = 3;  // slot, num_tokens, context_len
 
 // What a program needs of a batch; 0 or false: does not read it.
@@ -79,9 +84,11 @@ struct Batch {
     void check_run(const Run& run, const Needs& needs, const CacheShape* cache) const;
     void check_slots(const CacheShape& cache);
     void add_wanted(const Needs& needs);
+    void check_edits(const Needs& needs);
 
     std::vector<Snapshot> snapshots_;
     std::vector<int32_t> slots_written_;
+    std::vector<bool> edited_;  // [vocab], false between rows
 };
 
 }  // namespace qwick

@@ -99,7 +99,8 @@ nb::tuple results(const Program& program, size_t tokens, size_t wanted, size_t t
 nb::tuple run(Program& program, const Array<int32_t, 1>& token_ids, const Array<float, 2>& cos,
               const Array<float, 2>& sin, const Array<int32_t, 2>& runs, const Array<int32_t, 1>& pages,
               const Array<int32_t, 2>& snapshots, const Array<int32_t, 1>& wanted, int64_t top_k,
-              const nb::object& hidden) {
+              const nb::object& hidden, const Array<int32_t, 1>& edit_starts, const Array<int32_t, 1>& edit_ids,
+              const Array<float, 2>& edit_values) {
     const auto rows = [](const auto& array) { return static_cast<int64_t>(array.shape(0)); };
     const int64_t tokens = rows(token_ids);
     BatchArrays in{token_ids.data(),
@@ -117,16 +118,23 @@ nb::tuple run(Program& program, const Array<int32_t, 1>& token_ids, const Array<
                    rows(snapshots),
                    wanted.data(),
                    rows(wanted),
-                   top_k};
+                   top_k,
+                   rows(edit_starts) > 0 ? edit_starts.data() : nullptr,
+                   edit_ids.data(),
+                   edit_values.data(),
+                   rows(edit_ids)};
     Array<float, 2> hidden_array;
     if (!hidden.is_none()) {
         hidden_array = nb::cast<Array<float, 2>>(hidden, false);
         in.hidden = hidden_array.data();
         in.hidden_width = static_cast<int64_t>(hidden_array.shape(1));
     }
-    const bool fits = rows(cos) == tokens && rows(sin) == tokens && sin.shape(1) == cos.shape(1) &&
-                      (rows(runs) == 0 || runs.shape(1) == kRunFields) &&
-                      (rows(snapshots) == 0 || snapshots.shape(1) == 2) && (!in.hidden || rows(hidden_array) == tokens);
+    const bool fits =
+        rows(cos) == tokens && rows(sin) == tokens && sin.shape(1) == cos.shape(1) &&
+        (rows(runs) == 0 || runs.shape(1) == kRunFields) && (rows(snapshots) == 0 || snapshots.shape(1) == 2) &&
+        (!in.hidden || rows(hidden_array) == tokens) &&
+        rows(edit_starts) == (in.edit_starts ? rows(wanted) + 1 : rows(edit_ids)) &&
+        rows(edit_values) == rows(edit_ids) && (rows(edit_ids) == 0 || edit_values.shape(1) == kEditFields);
     if (!fits) throw KernelError("malformed batch: the arrays do not have the shapes of the contract");
     {
         const nb::gil_scoped_release no_gil;
@@ -248,7 +256,8 @@ void bind_programs(nb::module_& m) {
     nb::class_<Program>(m, "Program")
         .def("run", &run, "token_ids"_a.noconvert(), "rope_cos"_a.noconvert(), "rope_sin"_a.noconvert(),
              "runs"_a.noconvert(), "pages"_a.noconvert(), "snapshots"_a.noconvert(), "wanted_rows"_a.noconvert(),
-             "top_k"_a, "hidden"_a.none())
+             "top_k"_a, "hidden"_a.none(), "edit_starts"_a.noconvert(), "edit_ids"_a.noconvert(),
+             "edit_values"_a.noconvert())
         .def("commit", &commit, "commits"_a.noconvert())
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
         .def_prop_ro("replay_seconds", &Program::replay_seconds)

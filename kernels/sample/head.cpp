@@ -26,13 +26,13 @@ bool before(const Candidate& a, const Candidate& b) {
     return x != y ? x > y : a.id < b.id;
 }
 
-// The k first candidates of a row, sorted. A chunk whose maximum does not beat the worst kept one is skipped: ids
-// ascend, so an equal logit loses.
-void select(const float* logits, int64_t n, const float* chunk_max, int64_t k, Candidate* kept) {
+// The k first candidates of a row, sorted. A chunk whose bound (no logit of it is larger) does not beat the worst kept
+// one is skipped: ids ascend, so an equal logit loses.
+void select(const float* logits, int64_t n, const float* chunk_bound, int64_t k, Candidate* kept) {
     for (int64_t i = 0; i < k; ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
     std::make_heap(kept, kept + k, before);  // the worst one on top
     for (int64_t chunk = k / kChunk; chunk * kChunk < n; ++chunk) {
-        if (chunk_max[chunk] <= ordered(kept[0].logit)) continue;
+        if (chunk_bound[chunk] <= ordered(kept[0].logit)) continue;
         const int64_t end = std::min(n, (chunk + 1) * kChunk);
         for (int64_t i = std::max(k, chunk * kChunk); i < end; ++i) {
             if (!(logits[i] > ordered(kept[0].logit))) continue;
@@ -51,7 +51,21 @@ float log_sum_exp(const Kernels& kernels, const float* chunk_max, const float* c
     return max + static_cast<float>(std::log(static_cast<double>(sum)));
 }
 
-void top(Step& step, const float* logits, int64_t wanted, int64_t n) {
+// Changes the logits that the batch's edits name; f(id, logit) sees each afterwards.
+template <class F>
+void edit(const BatchArrays& in, int64_t row, float* logits, F&& f) {
+    if (!in.edit_starts) return;
+    for (int32_t i = in.edit_starts[row]; i < in.edit_starts[row + 1]; ++i) {
+        const float *v = in.edit_values + i * kEditFields, repetition = v[1];
+        float& logit = logits[in.edit_ids[i]];
+        logit += v[0];
+        logit = logit > 0 ? logit / repetition : logit * repetition;
+        logit += v[2];
+        f(in.edit_ids[i], logit);
+    }
+}
+
+void top(Step& step, float* logits, int64_t wanted, int64_t n) {
     const int64_t k = step.batch.in.top_k, chunks = (n + kChunk - 1) / kChunk;
     float* maxima = step.scratch.get<float>(wanted * chunks);
     float* sums = step.scratch.get<float>(wanted * chunks);
@@ -65,12 +79,17 @@ void top(Step& step, const float* logits, int64_t wanted, int64_t n) {
     float* values = reinterpret_cast<float*>(ids) + wanted * k;
     auto* kept = step.scratch.get<Candidate>(wanted * k);
     step.pool.for_each(wanted, [&](int64_t row, int) {
-        select(logits + row * n, n, maxima + row * chunks, k, kept + row * k);
+        float *x = logits + row * n, *bounds = maxima + row * chunks;
+        values[wanted * k + row] = log_sum_exp(step.kernels, bounds, sums + row * chunks, chunks);
+        // A lowered logit leaves its chunk's maximum a bound.
+        edit(step.batch.in, row, x, [&](int32_t id, float logit) {
+            if (logit > bounds[id / kChunk]) bounds[id / kChunk] = logit;
+        });
+        select(x, n, bounds, k, kept + row * k);
         for (int64_t i = row * k; i < (row + 1) * k; ++i) {
             ids[i] = kept[i].id;
             values[i] = kept[i].logit;
         }
-        values[wanted * k + row] = log_sum_exp(step.kernels, maxima + row * chunks, sums + row * chunks, chunks);
     });
 }
 
@@ -87,7 +106,11 @@ void run(const HeadOp& op, Step& step) {
     float* logits = step.head.logits.get(in.num_wanted * n);
     const Product product{op.table, nullptr, nullptr, logits};
     multiply(step, rows, width, step.batch.wanted_spans, &product, 1);
-    if (in.top_k > 0) top(step, logits, in.num_wanted, n);
+    if (in.top_k > 0) {
+        top(step, logits, in.num_wanted, n);
+    } else {
+        step.pool.for_each(in.num_wanted, [&](int64_t row, int) { edit(in, row, logits + row * n, [](auto...) {}); });
+    }
 }
 
 }  // namespace qwick

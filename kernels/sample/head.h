@@ -1,4 +1,5 @@
-// The LM head over the wanted rows: all logits, or the largest few with the log-sum-exp of all.
+// The LM head over the wanted rows: all logits, or the largest few with the log-sum-exp of all; the batch's edits of
+// single logits come before the choice and after the log-sum-exp.
 #pragma once
 
 #include "step.h"

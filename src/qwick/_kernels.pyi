@@ -89,6 +89,9 @@ class Program:
         wanted_rows: NDArray[np.int32],
         top_k: int,
         hidden: NDArray[np.float32] | None,
+        edit_starts: NDArray[np.int32],
+        edit_ids: NDArray[np.int32],
+        edit_values: NDArray[np.float32],
     ) -> tuple[
         NDArray[np.float32] | None,
         NDArray[np.int32] | None,

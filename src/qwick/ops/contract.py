@@ -89,7 +89,7 @@ class LogitEdits:
     row_starts  [wanted + 1]: entries row_starts[i] .. row_starts[i + 1] are wanted row i's; ids in a row are distinct
     token_ids   [entries]
     values      [entries, 3] f32: bias, repetition (> 0), offset. In this order: l += bias; l = l / repetition where
-                l > 0, else l * repetition; l += offset.
+                l > 0, else l * repetition; l += offset. All finite, but that a bias of minus infinity forbids a token.
     """
 
     row_starts: Int32

@@ -23,6 +23,7 @@ from qwick.ops.contract import (
     DeltaHeads,
     Float32,
     Int32,
+    LogitEdits,
     Network,
     Result,
     Windows,
@@ -35,6 +36,7 @@ Buffer = NewType("Buffer", int)
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _NO_SNAPSHOTS = np.empty((0, 2), np.int32)
 _NO_PAGES = np.empty(0, np.int32)
+_NO_EDITS = LogitEdits(np.empty(0, np.int32), np.empty(0, np.int32), np.empty((0, 3), np.float32))
 
 
 class Recorder:
@@ -142,6 +144,7 @@ class NativeProgram:
             self._native.commit(_int32(commits).reshape(-1, 3))
             return Result()
         runs, pages, snapshots = _flat_runs(batch)
+        edits = _NO_EDITS if batch.edits is None else batch.edits
         logits, top_ids, top_logits, logsumexp, hidden = self._native.run(
             np.ascontiguousarray(batch.token_ids, np.int32),
             np.ascontiguousarray(batch.rope_cos, np.float32),
@@ -152,6 +155,9 @@ class NativeProgram:
             np.ascontiguousarray(batch.wanted_rows, np.int32),
             batch.top_k,
             None if batch.hidden is None else np.ascontiguousarray(batch.hidden, np.float32),
+            np.ascontiguousarray(edits.row_starts, np.int32),
+            np.ascontiguousarray(edits.token_ids, np.int32),
+            np.ascontiguousarray(edits.values, np.float32),
         )
         return Result(logits, top_ids, top_logits, logsumexp, hidden)
 

@@ -25,6 +25,7 @@ from qwick.ops.contract import (
     CommitBatch,
     DeltaHeads,
     Float32,
+    LogitEdits,
     Network,
     Outputs,
     Result,
@@ -327,10 +328,11 @@ class TorchProgram:
         hidden = None if out.hidden is None else _to_numpy(out.hidden)
         if out.head is None or isinstance(batch, CommitBatch):
             return Result(hidden=hidden)
+        logits = out.head if batch.edits is None else _edited(out.head, batch.edits)
         if batch.top_k == 0:
-            return Result(logits=_to_numpy(out.head), hidden=hidden)
+            return Result(logits=_to_numpy(logits), hidden=hidden)
         # A stable sort puts the lower id first among equals.
-        values, ids = torch.sort(out.head, dim=-1, descending=True, stable=True)
+        values, ids = torch.sort(logits, dim=-1, descending=True, stable=True)
         return Result(
             top_ids=ids[:, : batch.top_k].to(torch.int32).numpy(),
             top_logits=_to_numpy(values[:, : batch.top_k]),
@@ -387,6 +389,15 @@ def _through_format(values: Float32, format: Format) -> Float32:
     if format.block_len == 1:
         return values
     raise UsageError(f"the torch ops have no {format.name} weights")
+
+
+def _edited(logits: Tensor, edits: LogitEdits) -> Tensor:
+    """`logits` [wanted, vocab] with the changes of `LogitEdits`."""
+    rows = torch.from_numpy(np.repeat(np.arange(len(logits)), np.diff(edits.row_starts)))
+    place = rows, torch.from_numpy(edits.token_ids.astype(np.int64))
+    bias, repetition, offset = torch.from_numpy(edits.values).to(logits.dtype).unbind(-1)
+    x = logits[place] + bias
+    return logits.index_put(place, torch.where(x > 0, x / repetition, x * repetition) + offset)
 
 
 def _to_numpy(x: Tensor) -> Float32:
