@@ -9,6 +9,7 @@
 
 #include "arena.h"
 #include "dispatch.h"
+#include "measure/read_stream.h"
 #include "thread_count.h"
 #include "thread_pool.h"
 
@@ -64,6 +65,7 @@ void bind_machine(nb::module_& m) {
     });
     m.def("stress_pool", &stress_pool, "threads"_a, "jobs"_a, "items"_a, nb::call_guard<nb::gil_scoped_release>());
     m.def("available_memory", &available_memory);
+    m.def("read_stream", &read_stream, "num_bytes"_a, "threads"_a, "seconds"_a, nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace qwick

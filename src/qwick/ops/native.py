@@ -286,6 +286,14 @@ def encode(values: Float32, format: Format, threads: int | None = None) -> NDArr
     return _kernels.encode(rows, format.ggml_type, default_threads()[0] if threads is None else threads)
 
 
+def read_stream(num_bytes: int, threads: int, seconds: float) -> float:
+    """Bytes per second that `threads` threads read from memory at best: the limit of decoding.
+
+    Give a buffer larger than the caches. Raises CapacityError where it does not fit, KernelError for nonsense.
+    """
+    return _kernels.read_stream(num_bytes, threads, seconds)
+
+
 def _asked_isa(isa: str | None) -> str:
     return os.environ.get("QWICK_ISA", "") if isa is None else isa
 
