@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from qwick.cache.kept import Held
 from qwick.engine.batching import MAX_TOP_K, build
 from qwick.engine.request import Request, Sequence
 from qwick.engine.scheduler import PlannedRun
@@ -18,7 +19,7 @@ ROPE = RopeTable(parse_config(small_config()))
 def sequence(index, num_known, num_cached, *, num_prompt=None, **sampling):
     ids = list(range(100 * index, 100 * index + num_known))
     request = Request(tuple(ids[: num_prompt or num_known]), SamplingParams(**sampling))
-    return Sequence(index, request, ids, slot=10 + index, pages=[index, 7], num_cached=num_cached)
+    return Sequence(index, request, ids, Held(10 + index, [index, 7]), num_cached)
 
 
 def test_rows_lie_in_plan_order_at_the_positions_after_what_is_cached():

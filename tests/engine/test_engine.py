@@ -1,8 +1,5 @@
 """The engine on a small hard-random model: an answer depends on its request alone, and memory always comes back."""
 
-from functools import cache
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,58 +9,16 @@ from qwick.engine.config import EngineConfig
 from qwick.engine.engine import Engine
 from qwick.engine.request import Finish, Request
 from qwick.errors import CapacityError, UsageError
-from qwick.formats import Q8_0
-from qwick.model.config import load_config
-from qwick.model.load import load_network
-from qwick.model.model import Model, open_model
-from qwick.ops.torch import TorchBackend
 from qwick.sampling.params import SamplingParams
-from qwick.weights.checkpoint import open_checkpoint
-from tests.checkpoints import small_config, write_checkpoint
+from tests.engine.asking import CONFIG, answers, prompt
 from tests.parity.reference import load_reference, load_tensors
 
 torch.set_num_threads(1)
-CONFIG = small_config(num_hidden_layers=2, full_attention_interval=2, tie_word_embeddings=False)
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 EXAMPLES = settings(max_examples=12, deadline=None)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("engine"), CONFIG, 5)
-
-
-@pytest.fixture(scope="module")
-def models(folder):
-    """torch in f64 (nothing is near a tie that rounding could turn), native in f32 and in q8_0."""
-
-    @cache
-    def make(name):
-        if name != "torch":
-            return open_model(folder, format=Q8_0 if name == "q8_0" else None, threads=2, threads_batch=2)
-        backend = TorchBackend(torch.float64)
-        with open_checkpoint(folder) as checkpoint:
-            return Model(load_network(checkpoint, load_config(folder), backend), backend)
-
-    return make
-
-
 NAMES = ["torch", "native", "q8_0"]
-
-
-def prompt(length, seed=0):
-    return tuple(int(i) for i in np.random.default_rng(seed).integers(0, 512, length))
-
-
-def answers(engine, requests):
-    """Run all at once; token ids by request."""
-    ids = {engine.add(request): i for i, request in enumerate(requests)}
-    out = [[] for _ in requests]
-    while engine.has_work:
-        for event in engine.step():
-            out[ids[event.sequence_id]].append(event.token_id)
-        engine.check()
-    return out
 
 
 def engine_of(models, name, **limits):

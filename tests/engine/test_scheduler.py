@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwick.cache.kept import Held
 from qwick.engine.request import Request, Sequence
 from qwick.engine.scheduler import plan
 from qwick.ops.contract import Role
@@ -19,7 +20,7 @@ def sequences(draw):
         known = prompt + generated
         cached = known - 1 if generated else draw(st.integers(0, prompt - 1))
         request = Request(tuple(range(prompt)), SamplingParams())
-        made.append(Sequence(i, request, list(range(known)), slot=i, pages=[], num_cached=cached))
+        made.append(Sequence(i, request, list(range(known)), Held(i, []), num_cached=cached))
     return draw(st.permutations(made))
 
 

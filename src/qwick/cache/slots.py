@@ -4,7 +4,7 @@ from qwick.errors import CapacityError
 
 
 class SlotPool:
-    """`num_slots` slots, each free or owned by one sequence (or, later, one snapshot)."""
+    """`num_slots` slots, each free or owned by one sequence, for its state or its snapshot."""
 
     def __init__(self, num_slots: int) -> None:
         self._free = list(range(num_slots - 1, -1, -1))

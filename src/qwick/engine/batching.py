@@ -23,7 +23,9 @@ def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
         end = begin + planned.num_tokens
         ids += sequence.token_ids[begin:end]
         positions += range(begin, end)
-        runs.append(Run(planned.num_tokens, sequence.role, begin, sequence.slot, sequence.pages))
+        snapshots = sequence.snapshots_within(planned.num_tokens)
+        held = sequence.held
+        runs.append(Run(planned.num_tokens, sequence.role, begin, held.slot, held.pages, snapshots=snapshots))
         if planned.is_last:
             wanted.append(len(ids) - 1)
             top_k = _wider(top_k, sequence.request.sampling.num_candidates)

@@ -5,8 +5,7 @@ from itertools import count
 from time import perf_counter
 from typing import Any
 
-from qwick.cache.pages import PagePool
-from qwick.cache.slots import SlotPool
+from qwick.cache.kept import SequenceMemory
 from qwick.cache.spec import CacheSpec, check_context
 from qwick.engine.batching import build
 from qwick.engine.config import EngineConfig
@@ -34,15 +33,13 @@ class Engine:
         self.model = model
         self.config = config
         self.spec = CacheSpec(model.config.cache_shape(num_pages=0, num_slots=0, kv_format=config.kv_format))
-        num_pages = config.max_sequences * self.spec.pages_for(config.context_len)
+        self._memory = SequenceMemory(self.spec, config.context_len, config.max_sequences, config.kept_sequences)
         model.open(
-            num_pages=num_pages,
-            num_slots=config.max_sequences,
+            num_pages=self._memory.num_pages,
+            num_slots=self._memory.num_slots,
             max_tokens=config.step_tokens,
             kv_format=config.kv_format,
         )
-        self._pages = PagePool(num_pages)
-        self._slots = SlotPool(config.max_sequences)
         self._ids = count()
         self._waiting: list[tuple[int, Request]] = []
         self._running: dict[int, Sequence] = {}
@@ -63,46 +60,54 @@ class Engine:
                 f"the prompt has {num_tokens:,} tokens; the context is {self.config.context_len:,} "
                 "(raise it with --ctx-size, or shorten the prompt)"
             )
+        if request.snapshot_at is not None and not 1 <= request.snapshot_at <= num_tokens:
+            raise UsageError(f"snapshot_at is {request.snapshot_at}; it must be from 1 to the prompt's {num_tokens:,}")
         sequence_id = next(self._ids)
         self._waiting.append((sequence_id, request))
         return sequence_id
 
     def cancel(self, sequence_id: int) -> None:
-        """Forget a request, waiting or running; unknown ids (already finished) are fine."""
+        """End a request, waiting or running; unknown ids (already finished) are fine."""
         self._waiting = [(i, request) for i, request in self._waiting if i != sequence_id]
         if sequence_id in self._running:
             self._release(self._running[sequence_id])
 
     def step(self) -> list[Event]:
-        """Advance every sequence that fits in one batch; one event for each that got a token."""
+        """Advance every sequence that fits in one batch; one event for each that got a token.
+
+        When a step fails or is interrupted, its sequences end: the cache may be ahead of what is known of them.
+        """
         self._admit()
         planned = plan(list(self._running.values()), self.config.step_tokens)
         if not planned:
             return []
-        started = perf_counter()
-        batch = build(planned, self.model.rope)
-        result = self.model.forward(batch)
-        tokens = self._sample(planned, result)
-        return self._commit(planned, tokens, perf_counter() - started)
+        try:
+            started = perf_counter()
+            batch = build(planned, self.model.rope)
+            result = self.model.forward(batch)
+            tokens = self._sample(planned, result)
+            return self._commit(planned, tokens, perf_counter() - started)
+        except BaseException:
+            self._drop(planned)
+            raise
 
     def check(self) -> None:
-        """Invariants: every page and slot is free or held by one running sequence."""
-        self._pages.check()
-        self._slots.check()
-        held = sum(len(s.pages) for s in self._running.values())
-        assert held + self._pages.num_free == self._pages.num_pages, "pages leak"
-        assert len(self._running) + self._slots.num_free == self._slots.num_slots, "slots leak"
+        """Invariants: every page and slot is free or owned by one sequence, running or kept."""
+        self._memory.check(sequence.held for sequence in self._running.values())
 
     def _admit(self) -> None:
-        """Start waiting requests, oldest first, while a slot and the pages of a whole sequence are free."""
-        while self._waiting and self._slots.num_free:
+        """Start waiting requests, oldest first, while the memory of a whole sequence can be had."""
+        while self._waiting:
             sequence_id, request = self._waiting[0]
-            pages = self.spec.pages_for(self._longest(request))
-            if pages > self._pages.num_free:
+            granted = self._memory.take(request.token_ids, self._longest(request), keep=request.keep)
+            if granted is None:
                 return
             del self._waiting[0]
+            held = granted.held
+            if granted.rewinds and held.snapshot_slot is not None:
+                self.model.backend.copy_slot(held.snapshot_slot, held.slot)
             self._running[sequence_id] = Sequence(
-                sequence_id, request, list(request.token_ids), self._slots.take(), self._pages.take(pages)
+                sequence_id, request, list(request.token_ids), held, granted.num_cached
             )
 
     def _longest(self, request: Request) -> int:
@@ -128,6 +133,8 @@ class Engine:
                 stats.prompt_seconds += seconds
             else:
                 stats.decode_seconds += seconds
+            for after, _ in sequence.snapshots_within(run.num_tokens):
+                sequence.held.snapshot_len = sequence.num_cached + after
             sequence.num_cached += run.num_tokens
             if sequence.sequence_id in tokens:
                 sequence.token_ids.append(tokens[sequence.sequence_id])
@@ -144,6 +151,12 @@ class Engine:
         return Finish.LENGTH if len(sequence.token_ids) >= longest else None
 
     def _release(self, sequence: Sequence) -> None:
+        """A sequence ended, between two steps."""
         del self._running[sequence.sequence_id]
-        self._pages.give_back(sequence.pages)
-        self._slots.give_back(sequence.slot)
+        self._memory.keep(sequence.held, sequence.token_ids[: sequence.num_cached])
+
+    def _drop(self, planned: list[PlannedRun]) -> None:
+        """A step ended in the middle."""
+        for run in planned:
+            if self._running.pop(run.sequence.sequence_id, None) is not None:
+                self._memory.give_back(run.sequence.held)
