@@ -16,6 +16,7 @@ from qwick.engine.request import Request
 from qwick.errors import CheckpointError, UsageError
 from qwick.formats import format_named
 from qwick.model.model import LoadProgress, open_model
+from qwick.ops.native import NativeBackend
 from qwick.sampling.params import SamplingParams
 from qwick.store import POCKET, find_model
 from qwick.streams import Completion, Stream, Streams
@@ -45,6 +46,8 @@ class SamplingOptions(TypedDict, total=False):
 
 class LLM:
     """A model, ready to answer. Not for several threads at once; several streams in one thread advance together.
+
+    `config` is its network, `backend` what it runs on: instruction set, threads, bytes of memory.
 
     path           `pocket` (the embedded model) or a Hugging Face style folder
     format         of the weights in memory (`q8_0`, …); None: as the files have them
@@ -91,6 +94,7 @@ class LLM:
                 )
                 self.tokenizer = tokenizer.result()
             self.config = model.config
+            self.backend = cast("NativeBackend", model.backend)
             longest = model.config.max_position_embeddings
             context_len = min(DEFAULT_CONTEXT_LEN, longest) if context_len is None else context_len
             config = EngineConfig(context_len, max_sequences, kv_format=kv_format)

@@ -1,6 +1,7 @@
 """`qwick run` as people and scripts meet it: real processes, pipes, a terminal, signals."""
 
 import ctypes
+import json
 import os
 import pty
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from qwick.cli.stats import JSON_STATS
 from tests.small_model import LONGEST, write_small_model
 
 QWICK = [sys.executable, "-m", "qwick"]
@@ -95,7 +97,35 @@ def test_a_terminal_that_is_not_utf8_gets_question_marks_and_no_traceback(folder
 def test_stats_go_to_standard_error(folder: str) -> None:
     done = qwick("run", folder, "hello", "--raw", "--max-tokens", "4", "--temperature", "0", "--stats")
     line = re.sub(r"[\d,]+\.\d+", "N", done.stderr.decode())
-    assert line == "prompt 1 tokens, N tok/s · answer 4 tokens, N tok/s · first token after N s · ended by length\n"
+    parts = ("loaded in N s", "prompt 1 tokens, N tok/s", "answer 4 tokens, N tok/s", "first token after N s")
+    assert line == " · ".join((*parts, "ended by length\n"))
+
+
+def test_json_stats_are_the_last_line_of_standard_error(folder: str) -> None:
+    options = ("--raw", "--max-tokens", "4", "--temperature", "0", "--threads", "1", "--format", "q8_0")
+    done = qwick("run", folder, "hello", *options, "--stats", "--json-stats")
+    counts = json.loads(done.stderr.decode().splitlines()[-1])
+    assert list(counts) == list(JSON_STATS)
+    expected = {"model": folder, "format": "q8_0", "threads": 1, "threads_batch": 1, "finish_reason": "length"}
+    expected |= {"prompt_tokens": 1, "generated_tokens": 4}
+    assert {key: counts[key] for key in expected} == expected
+    for key in ("load_seconds", "prompt_seconds", "decode_seconds", "weight_bytes", "cache_bytes"):
+        assert counts[key] > 0
+    assert counts["decode_tokens_per_second"] == pytest.approx(3 / counts["decode_seconds"])
+
+
+def test_words_need_no_quotes(folder: str) -> None:
+    options = ("--seed", "3", "--max-tokens", "8")
+    assert qwick("run", folder, "what", "is", "this", *options).stdout == qwick(
+        "run", folder, "what is this", *options
+    ).stdout  # fmt: skip
+
+
+def test_standard_input_goes_before_the_words(folder: str) -> None:
+    options = ("--seed", "3", "--max-tokens", "8", "--raw")
+    piped = qwick("run", folder, "two", *options, stdin=b"one\n")
+    assert piped.stdout == qwick("run", folder, "one\n\ntwo", *options).stdout
+    assert piped.stdout != qwick("run", folder, "two", *options).stdout
 
 
 @pytest.mark.parametrize(
@@ -107,6 +137,13 @@ def test_stats_go_to_standard_error(folder: str) -> None:
         (["run", "FOLDER", ""], 2, "empty"),
         (["run", "FOLDER"], 2, "empty"),
         (["run", "FOLDER", "hi", "--raw", "--think"], 2, "--raw"),
+        (["run", "FOLDER", "hi", "--raw", "--system", "x"], 2, "--system"),
+        (["run", "FOLDER", "hi", "--raw", "--file", "x"], 2, "--file"),
+        (["run", "FOLDER", "hi", "--file", "no-such-file"], 2, "no-such-file"),
+        (["run", "FOLDER", "hi", "--file", "/"], 2, "directory"),
+        (["run", "FOLDER", "hi", "--file", "/dev/zero"], 2, "8 MiB"),
+        (["run", "FOLDER", "hi", "--file", sys.executable], 2, "UTF-8"),
+        (["run", "FOLDER", "hi", "--system", "@no-such-file"], 2, "no-such-file"),
         (["run", "FOLDER", "hi", "--temperature", "-1"], 2, "temperature"),
         (["run", "FOLDER", "hi", "--format", "q3"], 2, "q8_0"),
         (["run", "FOLDER", "hi", "--kv-format", "q8_0"], 2, "f16 or f32"),
@@ -161,6 +198,7 @@ def test_a_terminal_without_a_prompt_gets_help_instead_of_silence() -> None:
         os.close(terminal)
     assert done.returncode == 2
     assert b"write it after the model" in done.stderr
+    assert b"qwick chat pocket" in done.stderr
 
 
 def test_loading_shows_on_a_terminal_only(folder: str) -> None:

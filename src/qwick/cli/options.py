@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # the real import waits until the arguments are known to be r
 SAMPLING, MACHINE = "Sampling", "Machine"  # panels of the help
 
 ModelName: TypeAlias = Annotated[
-    str, typer.Argument(metavar="MODEL", help="`pocket` (the embedded model) or a model's folder.")
+    str,
+    typer.Argument(metavar="MODEL", help="`pocket` (embedded), a folder, a .gguf file, or a name from `qwick list`."),
 ]
 
 

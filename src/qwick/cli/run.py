@@ -1,95 +1,87 @@
 """`qwick run`: ask a model once, see the answer as it grows."""
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+import json
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
 
 import typer
 
+from qwick.cli.answer import AnswerWriter
 from qwick.cli.options import MachineFlags, ModelName, SamplingFlags, spread
-from qwick.cli.terminal import harmless, is_terminal, one_line
+from qwick.cli.prompt import read_prompt, read_system
+from qwick.cli.stats import measured, stats_line
 from qwick.errors import UsageError
-
-if TYPE_CHECKING:
-    from qwick.streams import Completion, Stream
+from qwick.store import find_model
 
 
 @spread
 def run(
     model: ModelName = "pocket",
-    prompt: Annotated[str | None, typer.Argument(help="The question; from standard input when left out.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="The question; standard input goes before it.")
+    ] = None,
     *,
-    sampling: SamplingFlags,
-    machine: MachineFlags,
+    system: Annotated[str | None, typer.Option(help="System message; @FILE reads it from a file.")] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Put a text file before the prompt; may be repeated.")
+    ] = None,
     think: Annotated[
         bool | None,
         typer.Option("--think/--no-think", help="Reason before answering; the model's own default when left out."),
     ] = None,
-    raw: Annotated[bool, typer.Option(help="Continue the prompt as it is, without the chat template.")] = False,
-    stats: Annotated[bool, typer.Option(help="Show counts and speeds on standard error.")] = False,
+    hide_thinking: Annotated[bool, typer.Option("--hide-thinking", help="Do not show the reasoning.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
+    ] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Show counts and speeds on standard error.")] = False,
+    json_stats: Annotated[
+        bool, typer.Option("--json-stats", help="The same and more as one JSON object, the last line there.")
+    ] = False,
+    sampling: SamplingFlags,
+    machine: MachineFlags,
 ) -> None:
     """Ask MODEL and see the answer as it grows.
 
+    The prompt is what the files say, then standard input if it is no terminal, then the words given. The reasoning of
+    a model that thinks is shown dimmed on a terminal; piped output is the answer alone.
+
     qwick run pocket "What is 17 + 25?"
 
-    qwick run ./Qwen3.5-0.8B < question.txt
-    """
-    if raw and think is not None:
-        raise UsageError("--raw uses no chat template, so --think and --no-think mean nothing there; leave one out")
-    text = _read_prompt(prompt)
+    qwick run ./Qwen3.5-0.8B "Sum this up:" --file report.txt
 
+    git diff | qwick run ./Qwen3.5-4B-Q4_K_M.gguf "Review this change."
+    """
+    find_model(model)  # a wrong one is said before standard input is waited for
+    if raw:
+        _check_raw(think=think, system=system, files=file)
+    text = read_prompt(prompt or [], file or [], model)
+    system_text = read_system(system)
     stop = sampling.stops
 
+    started = perf_counter()
     with machine.open(model) as llm:
+        load_seconds = perf_counter() - started
         if raw:
             answer = llm.stream(text, stop=stop, **sampling.options())
         else:
-            messages = [{"role": "user", "content": text}]
+            messages = [] if system_text is None else [{"role": "system", "content": system_text}]
+            messages.append({"role": "user", "content": text})
             answer = llm.chat(messages, think=think, stream=True, stop=stop, **sampling.options())
-        _write(answer)
+        AnswerWriter(hide_thinking=hide_thinking).write(answer.segments())
+        completion = answer.completion
+        if completion.reasoning and not completion.text:
+            note = "the answer ended while the model was still thinking; give more --max-tokens, or --no-think"
+            typer.echo(f"qwick: {note}", err=True)
         if stats:
-            typer.echo(one_line(_stats_line(answer.completion)), err=True)
+            typer.echo(f"loaded in {load_seconds:.2f} s · {stats_line(completion)}", err=True)
+        if json_stats:
+            asked = {"model": model, "format": machine.format, "load_seconds": load_seconds}
+            typer.echo(json.dumps(asked | measured(completion, llm.backend)), err=True)
 
 
-def _read_prompt(prompt: str | None) -> str:
-    """The argument, or standard input without its last line break."""
-    text = _read_standard_input() if prompt is None else prompt
-    if not text.strip():
-        raise UsageError('the prompt is empty; write it after the model (qwick run pocket "Hello")')
-    return text
-
-
-def _read_standard_input() -> str:
-    if is_terminal(sys.stdin):
-        raise UsageError('no prompt; write it after the model (qwick run pocket "Hello"); `qwick chat` comes later')
-    data = sys.stdin.buffer.read() if sys.stdin else b""
-    try:
-        return data.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8 text: {error}") from None
-
-
-def _write(answer: "Stream") -> None:
-    """Piece by piece, a line break at the end."""
-    clean = harmless if is_terminal(sys.stdout) else str
-    last = ""
-    for piece in map(clean, answer):
-        last = piece or last
-        typer.echo(piece, nl=False)
-        sys.stdout.flush()
-    if not last.endswith("\n"):
-        typer.echo()
-
-
-def _stats_line(completion: "Completion") -> str:
-    """One line: counts, speeds, time to the first token."""
-    stats = completion.stats
-    decoded = stats.generated_tokens - 1  # the first token comes with the prompt
-    return (
-        f"prompt {stats.prompt_tokens:,} tokens, {_rate(stats.prompt_tokens, stats.prompt_seconds)} · "
-        f"answer {stats.generated_tokens:,} tokens, {_rate(decoded, stats.decode_seconds)} · "
-        f"first token after {stats.prompt_seconds:.3f} s · ended by {completion.finish_reason}"
-    )
-
-
-def _rate(num_tokens: int, seconds: float) -> str:
-    return f"{num_tokens / seconds:,.1f} tok/s" if num_tokens > 0 and seconds > 0 else "too few to time"
+def _check_raw(*, think: bool | None, system: str | None, files: list[Path] | None) -> None:
+    given = {"--think and --no-think": think is not None, "--system": system is not None, "--file": bool(files)}
+    for option, is_given in given.items():
+        if is_given:
+            raise UsageError(f"--raw uses no chat template, so {option} would mean nothing there; leave one out")

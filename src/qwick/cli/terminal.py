@@ -1,5 +1,6 @@
 """What a terminal needs: a progress bar, and text that cannot take it over."""
 
+import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -9,6 +10,11 @@ from typing import TextIO
 def is_terminal(stream: TextIO | None) -> bool:
     """False for pipes and files, and for a stream that was closed before we started."""
     return stream is not None and not stream.closed and stream.isatty()
+
+
+def has_colours(stream: TextIO | None) -> bool:
+    """A terminal that can, and whose owner does not mind (https://no-color.org)."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def harmless(text: str) -> str:

@@ -182,6 +182,7 @@ class NativeBackend:
     ) -> None:
         threads = default_threads()[0] if threads is None else threads
         threads_batch = threads if threads_batch is None else threads_batch
+        self.threads, self.threads_batch = threads, threads_batch
         self._runtime = _kernels.Runtime(_asked_isa(isa), threads, threads_batch, reserve_bytes)
         if lock_memory:
             self._runtime.lock_memory()
@@ -201,6 +202,7 @@ class NativeBackend:
     def set_threads(self, threads: int, threads_batch: int) -> None:
         """From the next run on."""
         self._runtime.set_threads(threads, threads_batch)
+        self.threads, self.threads_batch = threads, threads_batch
 
     def add_matrix(
         self, name: str, shape: tuple[int, int], format: Format, windows: Windows, source: Format | None = None
