@@ -13,7 +13,7 @@ from qwick import pocket
 from qwick.engine.config import EngineConfig
 from qwick.engine.engine import Engine
 from qwick.engine.request import Request
-from qwick.errors import CheckpointError, UsageError
+from qwick.errors import CheckpointError, QwickError, UsageError
 from qwick.formats import format_named
 from qwick.model.model import LoadProgress, open_model
 from qwick.ops.native import NativeBackend
@@ -23,8 +23,10 @@ from qwick.streams import Completion, Stream, Streams
 from qwick.text.answer import Answer
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.json_file import read_object
+from qwick.text.quoting import Piece
 from qwick.text.segments import Segments
 from qwick.text.tokenizer import Tokenizer
+from qwick.text.turns import next_turn, unshared_len
 
 DEFAULT_CONTEXT_LEN = 4096  # less when the model takes less
 
@@ -56,6 +58,8 @@ class LLM:
     kv_format      of the attention cache: `f16`, or `f32` (twice the memory, no rounding)
     lock_memory    keep the weights from being swapped out; CapacityError when the system forbids it
     max_sequences  prompts answered at the same time; each takes a context's memory
+    kept_sequences how many ended answers stay in memory: the next turn of such a chat reads only what is new
+                   (`Stats.cached_tokens`); each takes one more recurrent state
     progress       called with (bytes read, bytes in all) while weights load
 
     Raises UsageError, CheckpointError, ConfigError, CapacityError or KernelError, each naming the remedy.
@@ -72,6 +76,7 @@ class LLM:
         kv_format: str = "f16",
         lock_memory: bool = False,
         max_sequences: int = 1,
+        kept_sequences: int = 0,
         progress: LoadProgress | None = None,
     ) -> None:
         for name, count in (("threads", threads), ("threads_batch", threads_batch)):
@@ -96,8 +101,9 @@ class LLM:
             self.config = model.config
             self.backend = cast("NativeBackend", model.backend)
             longest = model.config.max_position_embeddings
-            context_len = min(DEFAULT_CONTEXT_LEN, longest) if context_len is None else context_len
-            config = EngineConfig(context_len, max_sequences, kv_format=kv_format)
+            self.context_len = min(DEFAULT_CONTEXT_LEN, longest) if context_len is None else context_len
+            config = EngineConfig(self.context_len, max_sequences, kv_format=kv_format, kept_sequences=kept_sequences)
+            self._keeps = kept_sequences > 0
             self._streams = Streams(Engine(model, config))
         except BaseException:
             self.template.close()
@@ -167,13 +173,11 @@ class LLM:
         `think`: whether the model reasons first; None: the default of this model. `stop` is looked for in the answer's
         text, not in its reasoning. Raises TemplateError.
         """
-        pieces = self.template.render(
-            messages,
-            think=self.thinks_by_default if think is None else think,
-            control_tokens=self.tokenizer.added_tokens,
-        )
-        segments = Segments("".join(piece.text for piece in pieces))
-        answer = self._start(self.tokenizer.encode_pieces(pieces), stop, segments, sampling)
+        think = self.thinks_by_default if think is None else think
+        pieces = self._render(messages, think)
+        ids = self.tokenizer.encode_pieces(pieces)
+        snapshot_at = self._snapshot_at(messages, think, pieces, ids) if self._keeps else None
+        answer = self._start(ids, stop, Segments("".join(piece.text for piece in pieces)), sampling, snapshot_at)
         return answer if stream else answer.completion
 
     @property
@@ -191,12 +195,30 @@ class LLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _render(self, messages: Sequence[Message], think: bool) -> tuple[Piece, ...]:
+        return self.template.render(messages, think=think, control_tokens=self.tokenizer.added_tokens)
+
+    def _snapshot_at(
+        self, messages: Sequence[Message], think: bool, pieces: Sequence[Piece], ids: Sequence[int]
+    ) -> int | None:
+        """How many of `ids` the next turn's prompt will begin with; None when the template takes no next turn."""
+        try:
+            later = self._render(next_turn(messages), think)
+        except QwickError:
+            return None
+        return len(ids) - unshared_len(pieces, later, self.tokenizer.encode_pieces) or None
+
     def _start(
-        self, ids: Sequence[int], stop: str | Sequence[str], segments: Segments | None, sampling: SamplingOptions
+        self,
+        ids: Sequence[int],
+        stop: str | Sequence[str],
+        segments: Segments | None,
+        sampling: SamplingOptions,
+        snapshot_at: int | None = None,
     ) -> Stream:
         params = self._params(sampling).stopping_at(self.tokenizer.stop_ids)
         answer = Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments)
-        return Stream(self._streams, Request(tuple(ids), params), answer)
+        return Stream(self._streams, Request(tuple(ids), params, self._keeps, snapshot_at), answer)
 
     def _params(self, sampling: SamplingOptions) -> SamplingParams:
         given = {name: value for name, value in sampling.items() if value is not None}

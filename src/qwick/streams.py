@@ -14,14 +14,14 @@ from qwick.text.segments import Kind, Segment
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished answer. `token_ids` holds every generated id, the stop token too; `text` ends before the stop.
+    """An answer that has ended. `token_ids` holds every generated id, the stop token too; `text` ends before the stop.
 
     `reasoning` is what a model that thinks wrote before it; a raw prompt's continuation is `text` only.
     """
 
     text: str
     token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "cancelled"]
     stats: Stats
     reasoning: str = ""
 
@@ -29,7 +29,7 @@ class Completion:
 class Stream(Iterator[str]):
     """The pieces of one answer's text, as soon as they are certain; `segments` gives the reasoning too.
 
-    Dropping it, or `close`, ends the generation.
+    Dropping it, or `close`, ends the generation; `stop` ends it with what there is as the completion.
     """
 
     def __init__(self, streams: "Streams", request: Request, answer: Answer) -> None:
@@ -37,6 +37,8 @@ class Stream(Iterator[str]):
         self._answer = answer
         self._waiting: list[Segment] = []
         self._token_ids: list[int] = []
+        self._stats = Stats(prompt_tokens=len(request.token_ids))
+        self._stop_wanted = False
         self._completion: Completion | None = None
         self._sequence_id = streams.add(self, request)
 
@@ -52,14 +54,18 @@ class Stream(Iterator[str]):
             if self._waiting:
                 yield self._waiting.pop(0)
             else:
-                self._streams.step(self._sequence_id)
+                self._advance()
 
     @property
     def completion(self) -> Completion:
         """The whole answer; generates what is still missing."""
         while self._completion is None:
-            self._streams.step(self._sequence_id)
+            self._advance()
         return self._completion
+
+    def stop(self) -> None:
+        """End the answer after the step under way; its completion says `cancelled`. Fit for a signal handler."""
+        self._stop_wanted = True
 
     def close(self) -> None:
         """Stop generating. What was not finished has no completion."""
@@ -68,15 +74,25 @@ class Stream(Iterator[str]):
     def take(self, event: Event) -> bool:
         """Digest one token; True when a stop string ended the answer, so that the engine should end it too."""
         self._token_ids.append(event.token_id)
-        answer = self._answer
+        self._stats = event.stats
         if event.finish != Finish.STOP:
-            self._waiting += answer.push(event.token_id)
-        if event.finish is None and not answer.stopped:
+            self._waiting += self._answer.push(event.token_id)
+        if event.finish is None and not self._answer.stopped:
             return False
-        self._waiting += answer.finish()
-        reason = "stop" if answer.stopped or event.finish == Finish.STOP else "length"
-        self._completion = Completion(answer.text, tuple(self._token_ids), reason, event.stats, answer.reasoning)
+        self._end("stop" if self._answer.stopped or event.finish == Finish.STOP else "length")
         return event.finish is None
+
+    def _advance(self) -> None:
+        if self._stop_wanted:
+            self._streams.cancel(self._sequence_id)
+            self._end("cancelled")
+        else:
+            self._streams.step(self._sequence_id)
+
+    def _end(self, reason: Literal["stop", "length", "cancelled"]) -> None:
+        answer = self._answer
+        self._waiting += answer.finish()
+        self._completion = Completion(answer.text, tuple(self._token_ids), reason, self._stats, answer.reasoning)
 
 
 class Streams:
@@ -93,10 +109,19 @@ class Streams:
         return sequence_id
 
     def step(self, sequence_id: int) -> None:
-        """One step of the engine, for `sequence_id` and all others; each stream gets what is its own."""
+        """One step of the engine, for `sequence_id` and all others; each stream gets what is its own.
+
+        When the step fails or is interrupted all streams are closed: the engine has ended their sequences.
+        """
         if sequence_id not in self._by_id:
             raise UsageError("the answer was closed before it was finished")
-        for event in self._open_engine().step():
+        try:
+            events = self._open_engine().step()
+        except BaseException:
+            for other in list(self._by_id):
+                self.cancel(other)
+            raise
+        for event in events:
             stream = self._by_id.get(event.sequence_id)
             if stream is None or stream.take(event):
                 self.cancel(event.sequence_id)
