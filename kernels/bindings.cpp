@@ -10,6 +10,7 @@
 #include "bindings_encode.h"
 #include "bindings_leaves.h"
 #include "bindings_machine.h"
+#include "bindings_tensor.h"
 #include "errors.h"
 #include "recorder.h"
 
@@ -42,9 +43,9 @@ void translate(const std::exception_ptr& caught, void*) {
 }
 
 Family family_named(const std::string& name) {
-    if (name == "f32") return Family::f32;
-    if (name == "bf16") return Family::bf16;
-    if (name == "i8") return Family::i8;
+    for (int i = 0; i < kNumFamilies; ++i) {
+        if (name == kFamilyNames[i]) return static_cast<Family>(i);
+    }
     throw KernelError("unknown kernel family '" + name + "'");
 }
 
@@ -52,16 +53,6 @@ KvFormat kv_format_named(const std::string& name) {
     if (name == "f32") return KvFormat::f32;
     if (name == "f16") return KvFormat::f16;
     throw KernelError("unknown KV format '" + name + "'; known: f32, f16");
-}
-
-template <class T>
-void write_rows(Tensor& tensor, int64_t first, const Array<T, 2>& rows, Runtime& runtime) {
-    if (static_cast<int64_t>(rows.shape(1)) != tensor.shape().back()) {
-        throw KernelError(tensor.name() + " was given rows of " + std::to_string(rows.shape(1)) + " values");
-    }
-    const nb::gil_scoped_release no_gil;
-    const std::lock_guard<std::mutex> lock(runtime.running);
-    tensor.write(first, static_cast<int64_t>(rows.shape(0)), rows.data(), runtime.pool, runtime.threads_batch);
 }
 
 // Shares the memory's ownership: the array stays readable even if the program moves on to larger memory, or dies.
@@ -149,18 +140,7 @@ void commit(Program& program, const Array<int32_t, 2>& commits) {
     program.commit(commits.data(), static_cast<int64_t>(commits.shape(0)));
 }
 
-void bind_memory(nb::module_& m) {
-    nb::class_<Tensor>(m, "Tensor")
-        .def_prop_ro("name", &Tensor::name)
-        .def_prop_ro("shape", [](const Tensor& t) { return nb::tuple(nb::cast(t.shape())); })
-        .def_prop_ro("num_bytes", &Tensor::num_bytes)
-        .def_prop_ro("complete", &Tensor::complete)
-        .def("write", &write_rows<float>, "first"_a, "rows"_a.noconvert(), "runtime"_a)
-        .def("write", &write_rows<uint16_t>, "first"_a, "rows"_a.noconvert(), "runtime"_a)
-        .def("view", [](nb::object self) {
-            const auto& tensor = nb::cast<const Tensor&>(self);
-            return nb::cast(Result<uint8_t>(tensor.bytes(), {tensor.num_bytes()}, self));
-        });
+void bind_heads(nb::module_& m) {
     nb::class_<AttentionHeads>(m, "AttentionHeads")
         .def(nb::init<int64_t, int64_t, int64_t, int64_t>(), "num_q"_a, "num_kv"_a, "head_dim"_a, "rotary_dim"_a);
     nb::class_<DeltaHeads>(m, "DeltaHeads")
@@ -269,7 +249,8 @@ void bind_programs(nb::module_& m) {
 
 NB_MODULE(_kernels, m) {
     nb::register_exception_translator(qwick::translate);
-    qwick::bind_memory(m);
+    qwick::bind_tensor(m);
+    qwick::bind_heads(m);
     qwick::bind_runtime(m);
     qwick::bind_programs(m);
     qwick::bind_machine(m);

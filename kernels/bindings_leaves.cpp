@@ -13,43 +13,15 @@
 #include <tuple>
 #include <vector>
 
+#include "bindings_arrays.h"
+#include "bindings_linear.h"
 #include "cpu_features.h"
-#include "dispatch.h"
-#include "errors.h"
-#include "kernels.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace qwick {
 namespace {
-
-template <class T, int N>
-using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-using Out = nb::ndarray<nb::numpy, float>;
-
-Kernels kernels_of(const std::string& isa) {
-    return make_dispatch(choose_isa(isa)).kernels;
-}
-
-void require(bool holds, const char* what) {
-    if (!holds) throw KernelError(std::string("leaf called outside its contract: ") + what);
-}
-
-// A new numpy array of exactly this size, so that the address sanitizer sees a write past its end.
-template <class T>
-struct Made {
-    T* data;
-    nb::ndarray<nb::numpy, T> array;
-
-    explicit Made(const std::vector<size_t>& shape) {
-        size_t size = 1;
-        for (const size_t extent : shape) size *= extent;
-        data = new T[size]();
-        array = nb::ndarray<nb::numpy, T>(data, shape.size(), shape.data(),
-                                          nb::capsule(data, [](void* p) noexcept { delete[] static_cast<T*>(p); }));
-    }
-};
 
 template <class Array>
 Made<float> copy_of(const Array& source) {
@@ -60,88 +32,7 @@ Made<float> copy_of(const Array& source) {
     return made;
 }
 
-// A weight is f32 or uint16 (bf16 bits) without scales, int8 with scales (f16 bits).
 using AnyMatrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Scales = std::optional<In<uint16_t, 2>>;
-
-Weight weight_of(const AnyMatrix& w, const Scales& scales) {
-    const auto rows = static_cast<int64_t>(w.shape(0)), cols = static_cast<int64_t>(w.shape(1));
-    Weight made{Family::f32, rows, cols, w.data(), nullptr};
-    require(cols % 16 == 0, "input features are a multiple of 16");
-    if (w.dtype() == nb::dtype<float>()) return made;
-    made.family = Family::bf16;
-    if (w.dtype() == nb::dtype<uint16_t>()) return made;
-    require(w.dtype() == nb::dtype<int8_t>() && scales, "a weight is f32, uint16, or int8 with scales");
-    require(cols % kQuantBlock == 0, "input features are a multiple of the block");
-    require(
-        static_cast<int64_t>(scales->shape(0)) == rows && static_cast<int64_t>(scales->shape(1)) == cols / kQuantBlock,
-        "scales are [rows, cols / 32]");
-    made.family = Family::i8;
-    made.scales = scales->data();
-    return made;
-}
-
-int index_of(const Weight& w) {
-    return static_cast<int>(w.family);
-}
-
-auto quantize_i8(const std::string& isa, const In<float, 1>& x) {
-    require(x.size() % kQuantBlock == 0, "k is a multiple of the block");
-    Made<int8_t> q({x.size()});
-    Made<float> d({x.size() / kQuantBlock});
-    kernels_of(isa).quantize_i8(x.data(), x.size(), q.data, d.data);
-    return std::pair(q.array, d.array);
-}
-
-// Activations of an i8 weight are quantised first, by the same instruction set.
-Out dots(const std::string& isa, const In<float, 2>& x, const AnyMatrix& weight, const Scales& scales, int64_t begin,
-         int64_t end) {
-    const Kernels kernels = kernels_of(isa);
-    const Weight w = weight_of(weight, scales);
-    const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
-    require(k == w.cols && 0 <= begin && begin <= end && end <= w.rows, "shapes agree");
-    std::vector<int8_t> q(m * k);
-    std::vector<float> d(m * (k / kQuantBlock));
-    if (w.family == Family::i8) kernels.quantize_i8(x.data(), m * k, q.data(), d.data());
-    Made<float> y({x.shape(0), static_cast<size_t>(end - begin)});
-    kernels.dots[index_of(w)]({m, k, x.data(), k, q.data(), d.data()}, w, begin, end, y.data, end - begin);
-    return y.array;
-}
-
-Out round_bf16(const std::string& isa, const In<float, 1>& x) {
-    Made<float> out({x.size()});
-    kernels_of(isa).round_bf16(x.data(), x.size(), out.data);
-    return out.array;
-}
-
-Out decode_row(const std::string& isa, const AnyMatrix& weight, const Scales& scales, int64_t row) {
-    const Weight w = weight_of(weight, scales);
-    require(0 <= row && row < w.rows, "the row exists");
-    Made<float> out({static_cast<size_t>(w.cols)});
-    kernels_of(isa).decode_row[index_of(w)](w, row, out.data);
-    return out.array;
-}
-
-Out decode_panel(const std::string& isa, const AnyMatrix& weight, const Scales& scales, int64_t row, int64_t k_begin,
-                 int64_t k_len) {
-    const Weight w = weight_of(weight, scales);
-    require(0 <= row && row < w.rows && 0 <= k_begin && 0 <= k_len && k_begin + k_len <= w.cols, "the panel exists");
-    require(k_begin % 16 == 0 && k_len % 16 == 0, "k is cut at multiples of 16");
-    Made<float> panel({static_cast<size_t>(k_len), kPanelCols});
-    kernels_of(isa).decode_panel[index_of(w)](w, row, k_begin, k_len, panel.data);
-    return panel.array;
-}
-
-// `y` is what to add to; None starts from zero.
-Out panel_product(const std::string& isa, const In<float, 2>& x, const In<float, 2>& panel,
-                  const std::optional<In<float, 2>>& y) {
-    require(panel.shape(0) == x.shape(1) && panel.shape(1) == kPanelCols, "panel is [k, 16]");
-    require(!y || (y->shape(0) == x.shape(0) && y->shape(1) == kPanelCols), "y is [m, 16]");
-    Made<float> out({x.shape(0), kPanelCols});
-    if (y) std::copy_n(y->data(), y->size(), out.data);
-    kernels_of(isa).panel_product(x.data(), x.shape(1), x.shape(0), panel.data(), x.shape(1), !y, out.data, kPanelCols);
-    return out.array;
-}
 
 Out elementwise(const std::string& isa, const std::string& name, const In<float, 1>& a, const In<float, 1>& b) {
     const Kernels kernels = kernels_of(isa);
@@ -265,12 +156,7 @@ void bind_leaves(nb::module_& module) {
     nb::module_ leaves =
         module.def_submodule("leaves", "Each leaf kernel of each instruction set by itself; for tests.");
     leaves.def("isas", isas);
-    leaves.def("quantize_i8", quantize_i8, "isa"_a, "x"_a);
-    leaves.def("dots", dots, "isa"_a, "x"_a, "weight"_a, "scales"_a.none(), "begin"_a, "end"_a);
-    leaves.def("round_bf16", round_bf16, "isa"_a, "x"_a);
-    leaves.def("decode_row", decode_row, "isa"_a, "weight"_a, "scales"_a.none(), "row"_a);
-    leaves.def("decode_panel", decode_panel, "isa"_a, "weight"_a, "scales"_a.none(), "row"_a, "k_begin"_a, "k_len"_a);
-    leaves.def("panel_product", panel_product, "isa"_a, "x"_a, "panel"_a, "y"_a = nb::none());
+    bind_linear(leaves);
     leaves.def("elementwise", elementwise, "isa"_a, "name"_a, "a"_a, "b"_a);
     leaves.def("rms_norm", rms_norm, "isa"_a, "x"_a, "w"_a, "eps"_a, "gate"_a = nb::none());
     leaves.def("l2_norm", l2_norm, "isa"_a, "x"_a, "scale"_a);

@@ -65,7 +65,8 @@ void bind_machine(nb::module_& m) {
     });
     m.def("stress_pool", &stress_pool, "threads"_a, "jobs"_a, "items"_a, nb::call_guard<nb::gil_scoped_release>());
     m.def("available_memory", &available_memory);
-    m.def("read_stream", &read_stream, "num_bytes"_a, "threads"_a, "seconds"_a, nb::call_guard<nb::gil_scoped_release>());
+    m.def("read_stream", &read_stream, "num_bytes"_a, "threads"_a, "seconds"_a,
+          nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace qwick

@@ -27,14 +27,13 @@ void for_each_leaf(Visit visit) {
 #define QWICK_LEAVES(field, count, names) \
     for (int i = 0; i < (count); ++i)     \
     visit(std::string(#field ".") + (names)[i], [i](auto& k) -> auto& { return k.field[i]; })
-    constexpr const char* families[] = {"f32", "bf16", "i8"};
     constexpr const char* kv_formats[] = {"f32", "f16"};
     QWICK_LEAF(quantize_i8);
-    QWICK_LEAVES(dots, kNumFamilies, families);
+    QWICK_LEAVES(dots, kNumFamilies, kFamilyNames);
     QWICK_LEAF(round_bf16);
-    QWICK_LEAVES(decode_panel, kNumFamilies, families);
+    QWICK_LEAVES(decode_panel, kNumFamilies, kFamilyNames);
     QWICK_LEAF(panel_product);
-    QWICK_LEAVES(decode_row, kNumFamilies, families);
+    QWICK_LEAVES(decode_row, kNumFamilies, kFamilyNames);
     QWICK_LEAF(add);
     QWICK_LEAF(silu_mul);
     QWICK_LEAF(sigmoid_mul);

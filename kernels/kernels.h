@@ -13,45 +13,51 @@
 
 namespace qwick {
 
-enum class Family : int32_t { f32 = 0, bf16 = 1, i8 = 2 };
-constexpr int kNumFamilies = 3;
-constexpr int64_t kQuantBlock = 32;  // values along k that share one i8 scale
+// How a weight is stored. From i8 on: families of blocks (blocks.h).
+enum class Family : int32_t { f32, bf16, f16, i8, u4, u4m, u5, u5m, t4, t4e, u4k, u5k, u6k, u4s, t4k };
+constexpr int kNumFamilies = 15;
+constexpr const char* kFamilyNames[kNumFamilies] = {"f32", "bf16", "f16", "i8",  "u4",  "u4m", "u5", "u5m",
+                                                    "t4",  "t4e",  "u4k", "u5k", "u6k", "u4s", "t4k"};
+constexpr bool is_blocks(Family family) {
+    return family >= Family::i8;
+}
+
+constexpr int64_t kQuantBlock = 32;  // values along k that share one scale of a quantised activation
 constexpr int64_t kPanelCols = 16;   // weight rows (output columns) of one panel
 constexpr int64_t kDeltaTile = 16;   // v lanes of the delta rule's state that lie together
 
 enum class KvFormat : int32_t { f32 = 0, f16 = 1 };
 
-// A [rows, cols] weight (out features, in features), row major.
+// A [rows, cols] weight (out features, in features).
 struct Weight {
     Family family;
     int64_t rows, cols;
-    const void* data;        // float, bf16 bits (uint16_t) or int8_t
-    const uint16_t* scales;  // i8 only: f16 bits [rows, cols / kQuantBlock]
+    const void* data;  // row major float, bf16 or f16 bits (uint16_t); or tiles of blocks (blocks.h)
 };
 
-// m activation rows of length k. `f32` is always there; the i8 family's decode rows read `q` and `d`.
+// m activation rows of length k. `f32` is always there; the decode rows of block families read what is quantised.
 struct Rows {
     int64_t m, k;
     const float* f32;  // [m, ld]; already rounded to bf16 where the role and family ask for it
     int64_t ld;
-    const int8_t* q;  // [m, k]
-    const float* d;   // [m, k / kQuantBlock]
+    const int8_t* q;      // [m, k]
+    const float* d;       // [m, k / 32]
+    const int16_t* sums;  // [m, k / 16]: of q
 };
 
 struct Kernels {
     // --- linear, decode rows
-    // ------------------------------------------------------------------------------------------- d = amax / 127 per
-    // block, q = round-half-even(x / d); both 0 when d would be subnormal.
-    void (*quantize_i8)(const float* x, int64_t k, int8_t* q, float* d);
-    // y[i * ldy + j] = dot(x row i, w row begin + j) for j < end - begin, all i < m; one entry per family.
+    // d = amax / 127 per block, q = round-half-even(x / d); both 0 when d would be subnormal. sums: of 16 q each.
+    void (*quantize_i8)(const float* x, int64_t k, int8_t* q, float* d, int16_t* sums);
+    // y[i * ldy + j] = dot(x row i, w row begin + j) for j < end - begin, all i < m; one entry per family. Blocks:
+    // `begin` is a multiple of 16, and every ISA gives the same bits; see dots_of_blocks in linear_scalar.cpp.
     void (*dots[kNumFamilies])(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy);
 
     // --- linear, prompt rows
-    // ------------------------------------------------------------------------------------------- out[i] = x[i] rounded
-    // to bf16 (nearest even), as f32.
+    // out[i] = x[i] rounded to bf16 (nearest even), as f32.
     void (*round_bf16)(const float* x, int64_t n, float* out);
-    // panel[kk * kPanelCols + j] = w[row + j][k_begin + kk], zero for rows past the end; bf16-rounded for i8.
-    // k_begin and k_len are multiples of 16 (i8: a vector of 16 lies in one block).
+    // panel[kk * kPanelCols + j] = w[row + j][k_begin + kk], zero for rows past the end; rounded to bf16 unless f32.
+    // row, k_begin and k_len are multiples of 16; blocks: k_begin and k_len of the block's length.
     void (*decode_panel[kNumFamilies])(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel);
     // y[i * ldy + j] (+)= sum_kk x[i * ldx + kk] * panel[kk * kPanelCols + j], kk ascending, fused multiply-add, for
     // i < m, j < kPanelCols. `first` starts from zero, otherwise from y.

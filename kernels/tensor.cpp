@@ -1,18 +1,17 @@
 #include "tensor.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "blocks.h"
 #include "codec/codec.h"
+#include "encode/encode.h"
 #include "errors.h"
 
 namespace qwick {
 namespace {
 
 constexpr int64_t kMaxRowLen = 1 << 20;
-
-size_t value_bytes(Family family) {
-    return family == Family::f32 ? 4 : family == Family::bf16 ? 2 : 1;
-}
 
 std::string shape_text(const std::vector<int64_t>& shape) {
     std::string text = "[";
@@ -24,15 +23,15 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 Tensor::Tensor(std::string name, int64_t rows, int64_t cols, Family family, std::shared_ptr<Arena> arena)
     : name_(std::move(name)), shape_{rows, cols}, arena_(std::move(arena)) {
-    if (rows < 1 || cols < 1 || cols > kMaxRowLen || cols % kQuantBlock != 0) {
+    const int64_t together = is_blocks(family) ? traits_of(family).len : kQuantBlock;
+    if (rows < 1 || cols < 1 || cols > kMaxRowLen || cols % together != 0) {
         throw KernelError(name_ + " has shape " + shape_text(shape_) + "; the kernels need rows of a multiple of " +
-                          std::to_string(kQuantBlock) + " values");
+                          std::to_string(together) + " values");
     }
-    const size_t values = checked_product(checked_product(rows, cols), value_bytes(family));
-    num_bytes_ = family == Family::i8 ? values + values / kQuantBlock * 2 : values;
+    const int64_t rows_together = is_blocks(family) ? kTileRows : 1;
+    num_bytes_ = checked_product((rows - 1) / rows_together + 1, memory_bytes(family, rows_together, cols));
     bytes_ = arena_->allocate(num_bytes_);
-    weight_ = {family, rows, cols, bytes_, nullptr};
-    if (family == Family::i8) weight_.scales = reinterpret_cast<const uint16_t*>(bytes_ + values);
+    weight_ = {family, rows, cols, bytes_};
 }
 
 Tensor::Tensor(std::string name, std::vector<int64_t> shape, const float* values, std::shared_ptr<Arena> arena)
@@ -42,7 +41,7 @@ Tensor::Tensor(std::string name, std::vector<int64_t> shape, const float* values
     num_bytes_ = checked_product(count, 4);
     bytes_ = arena_->allocate(num_bytes_);
     if (count > 0) std::memcpy(bytes_, values, num_bytes_);
-    weight_ = {Family::f32, 1, static_cast<int64_t>(count), bytes_, nullptr};
+    weight_ = {Family::f32, 1, static_cast<int64_t>(count), bytes_};
     next_row_ = 1;
 }
 
@@ -60,51 +59,82 @@ const float* Tensor::vector(int64_t size) const {
     return static_cast<const float*>(weight_.data);
 }
 
-void Tensor::check_window(int64_t first, int64_t count) const {
+void Tensor::check_window(int64_t first, int64_t count, BlockType source) const {
     if (first != next_row_ || count < 0 || count > weight_.rows - first) {
         throw KernelError(name_ + " of shape " + shape_text(shape_) + " expects row " + std::to_string(next_row_) +
                           " next, got " + std::to_string(count) + " rows from " + std::to_string(first));
     }
-}
-
-void Tensor::store_row(int64_t row, const float* values) {
-    const int64_t cols = weight_.cols, begin = row * cols;
-    switch (weight_.family) {
-        case Family::f32:
-            std::memcpy(bytes_ + begin * 4, values, cols * 4);
-            break;
-        case Family::bf16:
-            encode_bf16(values, cols, reinterpret_cast<uint16_t*>(bytes_) + begin);
-            break;
-        case Family::i8:
-            encode_q8_0(values, cols, reinterpret_cast<int8_t*>(bytes_) + begin,
-                        const_cast<uint16_t*>(weight_.scales) + begin / kQuantBlock);
-            break;
+    if (block_shape(source).len == 0 || weight_.cols % block_shape(source).len != 0) {
+        throw KernelError(name_ + " of shape " + shape_text(shape_) + " cannot be read from GGUF type " +
+                          std::to_string(static_cast<int>(source)));
+    }
+    const BlockType own = block_type_of(weight_.family);
+    if (family_of(source) != weight_.family && !can_encode(own)) {
+        throw KernelError(name_ + ": nothing is encoded to the kernel family " +
+                          kFamilyNames[static_cast<int>(weight_.family)] + ", only its own files are taken");
     }
 }
 
-void Tensor::write(int64_t first, int64_t count, const float* rows, ThreadPool& pool, int threads) {
-    check_window(first, count);
+// A family of single values: row by row.
+void Tensor::write_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool) {
+    const BlockType own = block_type_of(weight_.family);
+    const int64_t cols = weight_.cols, row_bytes = file_row_bytes(own, cols), given = file_row_bytes(source, cols);
+    auto* out = reinterpret_cast<uint8_t*>(bytes_) + first * row_bytes;
+    std::vector<float> decoded(own == source ? 0 : cols * pool.threads());
+    pool.for_each(count, [&](int64_t i, int thread) {
+        if (own == source) {
+            std::memcpy(out + i * row_bytes, rows + i * given, row_bytes);
+            return;
+        }
+        float* values = decoded.data() + thread * cols;
+        decode_file_row(source, rows + i * given, cols, values);
+        encode_row(own, values, cols, out + i * row_bytes);
+    });
+}
+
+// A family of blocks: tile by tile.
+void Tensor::write_tiles(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool) {
+    const bool kept = family_of(source) == weight_.family;
+    const BlockType own = kept ? source : block_type_of(weight_.family);
+    const int64_t cols = weight_.cols, row_bytes = file_row_bytes(own, cols), given = file_row_bytes(source, cols);
+    const int64_t end = first + count, first_tile = first / kTileRows;
+    std::vector<float> decoded(kept ? 0 : cols * pool.threads());
+    std::vector<uint8_t> encoded(kept ? 0 : kTileRows * row_bytes * pool.threads());
+    pool.for_each((end - 1) / kTileRows + 1 - first_tile, [&](int64_t item, int thread) {
+        const int64_t tile = first_tile + item;
+        const int64_t begin = std::max(first, tile * kTileRows), stop = std::min(end, (tile + 1) * kTileRows);
+        const uint8_t* blocks = rows + (begin - first) * given;
+        if (!kept) {
+            float* values = decoded.data() + thread * cols;
+            uint8_t* made = encoded.data() + thread * kTileRows * row_bytes;
+            for (int64_t i = 0; i < stop - begin; ++i) {
+                decode_file_row(source, blocks + i * given, cols, values);
+                encode_row(own, values, cols, made + i * row_bytes);
+            }
+            blocks = made;
+        }
+        regroup(own, blocks, weight_, begin % kTileRows, stop - begin,
+                reinterpret_cast<uint8_t*>(bytes_) + tile * memory_bytes(weight_.family, kTileRows, cols));
+    });
+}
+
+void Tensor::write(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool, int threads) {
+    check_window(first, count, source);
+    if (count == 0) return;
     const PoolRun run(pool, threads);
-    pool.for_each(count, [&](int64_t i, int) { store_row(first + i, rows + i * weight_.cols); });
+    if (is_blocks(weight_.family)) {
+        write_tiles(first, count, rows, source, pool);
+    } else {
+        write_values(first, count, rows, source, pool);
+    }
     next_row_ += count;
 }
 
-void Tensor::write(int64_t first, int64_t count, const uint16_t* rows, ThreadPool& pool, int threads) {
-    check_window(first, count);
-    const int64_t cols = weight_.cols;
-    if (weight_.family == Family::bf16) {
-        std::memcpy(bytes_ + first * cols * 2, rows, count * cols * 2);
-    } else {
-        std::vector<float> decoded(cols * threads);
-        const PoolRun run(pool, threads);
-        pool.for_each(count, [&](int64_t i, int thread) {
-            float* row = decoded.data() + thread * cols;
-            decode_bf16(rows + i * cols, cols, row);
-            store_row(first + i, row);
-        });
+void Tensor::decode_rows(int64_t first, int64_t count, float* out) const {
+    if (first < 0 || count < 0 || first > next_row_ - count) {
+        throw KernelError(name_ + " has no rows " + std::to_string(first) + " to " + std::to_string(first + count));
     }
-    next_row_ += count;
+    for (int64_t i = 0; i < count; ++i) decode_memory_row(weight_, first + i, out + i * weight_.cols);
 }
 
 }  // namespace qwick

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "codec/block_type.h"
 #include "kernels.h"
 #include "thread_pool.h"
 
@@ -14,14 +15,17 @@ namespace qwick {
 
 class Tensor {
   public:
-    // A matrix [rows, cols] to be written in `family`; i8 needs cols % 32 == 0. Throws CapacityError, KernelError.
+    // A matrix [rows, cols] to be written in `family`; cols is a multiple of 32 and of the family's block. Throws
+    // CapacityError, KernelError.
     Tensor(std::string name, int64_t rows, int64_t cols, Family family, std::shared_ptr<Arena> arena);
     // A small f32 tensor of any shape, copied.
     Tensor(std::string name, std::vector<int64_t> shape, const float* values, std::shared_ptr<Arena> arena);
 
-    // Encode rows [first, first + count) of f32 or bf16 values. Windows come in ascending order and leave no gap.
-    void write(int64_t first, int64_t count, const float* rows, ThreadPool& pool, int threads);
-    void write(int64_t first, int64_t count, const uint16_t* rows, ThreadPool& pool, int threads);
+    // Rows [first, first + count) as a file of `source` holds them, end to end. Of the tensor's own family they are
+    // kept without loss, others are decoded and encoded anew. Windows come in ascending order and leave no gap.
+    void write(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool, int threads);
+    // Rows as they are in memory: out [count, cols].
+    void decode_rows(int64_t first, int64_t count, float* out) const;
     bool complete() const { return next_row_ == weight_.rows; }
 
     const std::string& name() const { return name_; }
@@ -32,8 +36,9 @@ class Tensor {
     const float* vector(int64_t size) const;  // throws KernelError unless f32 of that many values
 
   private:
-    void check_window(int64_t first, int64_t count) const;
-    void store_row(int64_t row, const float* values);
+    void check_window(int64_t first, int64_t count, BlockType source) const;
+    void write_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool);
+    void write_tiles(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool);
 
     std::string name_;
     std::vector<int64_t> shape_;

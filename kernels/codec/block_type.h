@@ -25,6 +25,12 @@ enum class BlockType : int32_t {
     mxfp4 = 39,
 };
 
+constexpr BlockType kBlockTypes[] = {
+    BlockType::f32,  BlockType::f16,    BlockType::bf16,   BlockType::q4_0,  BlockType::q4_1, BlockType::q5_0,
+    BlockType::q5_1, BlockType::q8_0,   BlockType::q2_k,   BlockType::q3_k,  BlockType::q4_k, BlockType::q5_k,
+    BlockType::q6_k, BlockType::iq4_nl, BlockType::iq4_xs, BlockType::mxfp4,
+};
+
 struct BlockShape {
     int64_t len, bytes;  // values and bytes of one block
 };

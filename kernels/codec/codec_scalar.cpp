@@ -2,14 +2,17 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
+#include "codec/codec.h"
 #include "codec/half.h"
+#include "codec/row_block.h"
 #include "tables.h"
 
 namespace qwick::scalar {
 namespace {
 
-void quantize_i8(const float* x, int64_t k, int8_t* q, float* d) {
+void quantize_i8(const float* x, int64_t k, int8_t* q, float* d, int16_t* sums) {
     for (int64_t block = 0; block < k / kQuantBlock; ++block) {
         const float* values = x + block * kQuantBlock;
         float amax = 0;
@@ -21,26 +24,22 @@ void quantize_i8(const float* x, int64_t k, int8_t* q, float* d) {
             q[block * kQuantBlock + i] = zero ? 0 : static_cast<int8_t>(std::lrint(values[i] / scale));
         }
     }
+    for (int64_t i = 0; i < k / 16; ++i) {
+        sums[i] = static_cast<int16_t>(std::accumulate(q + i * 16, q + (i + 1) * 16, 0));
+    }
 }
 
 void round_bf16(const float* x, int64_t n, float* out) {
     for (int64_t i = 0; i < n; ++i) out[i] = rounded_to_bf16(x[i]);
 }
 
-// Element (row, col) of a weight, exactly.
+// Element (row, col) of a family of single values, exactly.
 template <Family family>
 float element(const Weight& w, int64_t row, int64_t col) {
     const int64_t index = row * w.cols + col;
     if constexpr (family == Family::f32) return static_cast<const float*>(w.data)[index];
     if constexpr (family == Family::bf16) return bf16_to_f32(static_cast<const uint16_t*>(w.data)[index]);
-    if constexpr (family == Family::i8) {
-        return static_cast<const int8_t*>(w.data)[index] * f16_to_f32(w.scales[index / kQuantBlock]);
-    }
-}
-
-template <Family family>
-void decode_row(const Weight& w, int64_t row, float* out) {
-    for (int64_t col = 0; col < w.cols; ++col) out[col] = element<family>(w, row, col);
+    if constexpr (family == Family::f16) return f16_to_f32(static_cast<const uint16_t*>(w.data)[index]);
 }
 
 template <Family family>
@@ -48,7 +47,22 @@ void decode_panel(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, 
     for (int64_t kk = 0; kk < k_len; ++kk) {
         for (int64_t j = 0; j < kPanelCols; ++j) {
             const float value = row + j < w.rows ? element<family>(w, row + j, k_begin + kk) : 0;
-            panel[kk * kPanelCols + j] = family == Family::i8 ? rounded_to_bf16(value) : value;
+            panel[kk * kPanelCols + j] = family == Family::f32 ? value : rounded_to_bf16(value);
+        }
+    }
+}
+
+// Rows past the end are zeros in memory.
+void decode_panel_of_blocks(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel) {
+    const BlockTraits traits = traits_of(w.family);
+    const uint8_t* block = tile_of(w, row) + k_begin / traits.len * traits.bytes();
+    for (int64_t kk = 0; kk < k_len; kk += traits.len, block += traits.bytes()) {
+        for (int64_t j = 0; j < kPanelCols; ++j) {
+            RowBlock staged;
+            float values[kMaxBlock];
+            load_row(traits, block, j, staged);
+            values_of(traits, staged, values);
+            for (int64_t i = 0; i < traits.len; ++i) panel[(kk + i) * kPanelCols + j] = rounded_to_bf16(values[i]);
         }
     }
 }
@@ -66,12 +80,13 @@ void store_f16(const float* x, int64_t n, void* out) {
 void fill_codec(Kernels& table) {
     table.quantize_i8 = quantize_i8;
     table.round_bf16 = round_bf16;
-    table.decode_row[0] = decode_row<Family::f32>;
-    table.decode_row[1] = decode_row<Family::bf16>;
-    table.decode_row[2] = decode_row<Family::i8>;
-    table.decode_panel[0] = decode_panel<Family::f32>;
-    table.decode_panel[1] = decode_panel<Family::bf16>;
-    table.decode_panel[2] = decode_panel<Family::i8>;
+    for (int family = 0; family < kNumFamilies; ++family) {
+        table.decode_row[family] = decode_memory_row;
+        table.decode_panel[family] = decode_panel_of_blocks;
+    }
+    table.decode_panel[static_cast<int>(Family::f32)] = decode_panel<Family::f32>;
+    table.decode_panel[static_cast<int>(Family::bf16)] = decode_panel<Family::bf16>;
+    table.decode_panel[static_cast<int>(Family::f16)] = decode_panel<Family::f16>;
     table.store_kv[0] = store_f32;
     table.store_kv[1] = store_f16;
 }

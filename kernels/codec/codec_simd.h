@@ -19,9 +19,19 @@ void quantize_block(const float* x, int8_t* q, float* d) {
     for (int64_t i = 0; i < kQuantBlock; i += kLanes) store_i8(q + i, div(load(x + i), splat(scale)));
 }
 
-void quantize_i8(const float* x, int64_t k, int8_t* q, float* d) {
+// As unsigned bytes: psadbw sums eight of them, and each was 128 larger.
+inline int16_t sum_of_16(const int8_t* q) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
+    const __m128i halves = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(-128)), _mm_setzero_si128());
+    const __m128i sum = _mm_add_epi64(halves, _mm_unpackhi_epi64(halves, halves));
+    return static_cast<int16_t>(_mm_cvtsi128_si32(sum) - 16 * 128);
+}
+
+void quantize_i8(const float* x, int64_t k, int8_t* q, float* d, int16_t* sums) {
     for (int64_t block = 0; block < k / kQuantBlock; ++block) {
-        quantize_block(x + block * kQuantBlock, q + block * kQuantBlock, d + block);
+        int8_t* quants = q + block * kQuantBlock;
+        quantize_block(x + block * kQuantBlock, quants, d + block);
+        for (int half = 0; half < 2; ++half) sums[2 * block + half] = sum_of_16(quants + 16 * half);
     }
 }
 
@@ -31,16 +41,13 @@ void round_row(const float* x, int64_t n, float* out) {
     if (i < n) store_n(out + i, round_bf16(load_n(x + i, n - i, zero())), n - i);
 }
 
-// kLanes values of a row from column k on. i8: a vector never straddles two blocks.
+// kLanes values of a row from column k on.
 template <Family family>
 inline Vec load_weights(const Weight& w, int64_t row, int64_t k) {
     const int64_t index = row * w.cols + k;
     if constexpr (family == Family::f32) return load(static_cast<const float*>(w.data) + index);
     if constexpr (family == Family::bf16) return load_bf16(static_cast<const uint16_t*>(w.data) + index);
-    if constexpr (family == Family::i8) {
-        const Vec scale = splat(_cvtsh_ss(w.scales[index / kQuantBlock]));
-        return mul(load_i8(static_cast<const int8_t*>(w.data) + index), scale);
-    }
+    if constexpr (family == Family::f16) return load_f16(static_cast<const uint16_t*>(w.data) + index);
 }
 
 template <Family family>
@@ -55,10 +62,16 @@ void decode_panel(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, 
         Vec rows[kPanelCols];
         for (int64_t j = 0; j < kPanelCols; ++j) {
             rows[j] = j < num_rows ? load_weights<family>(w, row + j, k_begin + kk) : zero();
-            if constexpr (family == Family::i8) rows[j] = round_bf16(rows[j]);
+            if constexpr (family == Family::f16) rows[j] = round_bf16(rows[j]);
         }
         store_transposed(rows, panel + kk * kPanelCols);
     }
+}
+
+template <Family family>
+void fill_values(Kernels& table) {
+    table.decode_row[static_cast<int>(family)] = decode_row<family>;
+    table.decode_panel[static_cast<int>(family)] = decode_panel<family>;
 }
 
 void store_kv_f32(const float* x, int64_t n, void* out) {
@@ -74,12 +87,9 @@ void store_kv_f16(const float* x, int64_t n, void* out) {
 void fill_codec(Kernels& table) {
     table.quantize_i8 = quantize_i8;
     table.round_bf16 = round_row;
-    table.decode_row[0] = decode_row<Family::f32>;
-    table.decode_row[1] = decode_row<Family::bf16>;
-    table.decode_row[2] = decode_row<Family::i8>;
-    table.decode_panel[0] = decode_panel<Family::f32>;
-    table.decode_panel[1] = decode_panel<Family::bf16>;
-    table.decode_panel[2] = decode_panel<Family::i8>;
+    fill_values<Family::f32>(table);
+    fill_values<Family::bf16>(table);
+    fill_values<Family::f16>(table);
     table.store_kv[0] = store_kv_f32;
     table.store_kv[1] = store_kv_f16;
 }

@@ -2,7 +2,7 @@
 // math_simd.h.
 //
 // A tile is M activation rows by R weight rows that share their loads. The order of an output's sum depends on k alone:
-// f32 and bf16 as in dot() of math_simd.h; i8 one running sum per lane over the blocks.
+// as in dot() of math_simd.h.
 #pragma once
 
 #include "tables.h"
@@ -54,58 +54,6 @@ struct FloatTile {
                 const Vec* parts = sums[m][r];
                 y[m * ldy + r] = reduce_add(kSumParts == 1 ? parts[0] : add(parts[0], parts[kSumParts - 1]));
             }
-        }
-    }
-};
-
-struct I8Tile {
-    static constexpr int rows(int m) { return m == 1 ? 4 : 2; }
-
-    // factors[m][r][b] = activation scale times weight scale of the next n <= kLanes blocks, zero after them.
-    template <int M, int R>
-    static void load_factors(const Rows& x, const Weight& w, int64_t i, int64_t row, int64_t block, int64_t n,
-                             float (&factors)[M][R][kLanes]) {
-        const int64_t num_blocks = w.cols / kQuantBlock;
-        Vec scales[M];
-        for (int m = 0; m < M; ++m) scales[m] = load_n(x.d + (i + m) * num_blocks + block, n, zero());
-        for (int r = 0; r < R; ++r) {
-            const Vec scale = load_f16_n(w.scales + (row + r) * num_blocks + block, n);
-            for (int m = 0; m < M; ++m) store(factors[m][r], mul(scales[m], scale));
-        }
-    }
-
-    template <int M, int R>
-    static void run(const Rows& x, const Weight& w, int64_t i, int64_t row, float* y, int64_t ldy) {
-        const auto* weights = static_cast<const int8_t*>(w.data) + row * w.cols;
-        const int8_t* values = x.q + i * x.k;
-        const int64_t num_blocks = w.cols / kQuantBlock;
-        Vec sums[M][R];
-        for (auto& of_row : sums) {
-            for (Vec& sum : of_row) sum = zero();
-        }
-        alignas(64) float factors[M][R][kLanes];
-        for (int64_t begin = 0; begin < num_blocks; begin += kLanes) {
-            const int64_t n = num_blocks - begin < kLanes ? num_blocks - begin : kLanes;
-            load_factors<M, R>(x, w, i, row, begin, n, factors);
-            for (int64_t b = 0; b < n; b += kBlocksPerBytes) {
-                const int64_t at = (begin + b) * kQuantBlock;
-                Bytes bytes[M];
-                for (int m = 0; m < M; ++m) bytes[m] = load_bytes(values + m * x.k + at, n - b);
-#pragma GCC unroll 4
-                for (int r = 0; r < R; ++r) {
-                    prefetch(weights + (R + r) * w.cols + at);
-                    const Bytes weight = load_bytes(weights + r * w.cols + at, n - b);
-                    const Bytes abs_weight = abs_bytes(weight);
-#pragma GCC unroll 4
-                    for (int m = 0; m < M; ++m) {
-                        const Vec dots = to_floats(dot_bytes(abs_weight, weight, bytes[m]));
-                        sums[m][r] = fma(dots, block_factors(factors[m][r] + b), sums[m][r]);
-                    }
-                }
-            }
-        }
-        for (int m = 0; m < M; ++m) {
-            for (int r = 0; r < R; ++r) y[m * ldy + r] = reduce_add(sums[m][r]);
         }
     }
 };

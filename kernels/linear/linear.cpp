@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "codec/codec.h"
+
 namespace qwick {
 namespace {
 
 constexpr int64_t kDecodeRows = 16;        // activation rows per pass over a piece of weight
-constexpr int64_t kPanelDepth = 512;       // k per panel: 32 KiB, half of L1 or a small part of L2
+constexpr int64_t kPanelDepth = 512;       // k per panel, whole blocks: 32 KiB, half of L1 or a small part of L2
 constexpr int64_t kPieceBytes = 32 << 10;  // of weight per item: some microseconds of work
 constexpr int64_t kMaxPieces = 4096;       // per weight; the LM head has 248,320 rows
 
@@ -17,6 +19,7 @@ struct Activations {
     const float* rounded;  // [rows, k], prompt rows only
     const int8_t* q;       // [rows, k], decode rows only
     const float* d;        // [rows, k / 32]
+    const int16_t* sums;   // [rows, k / 16]
     int64_t k;
 };
 
@@ -24,13 +27,13 @@ bool needs_rounding(const Weight& w) {
     return w.family != Family::f32;
 }
 bool needs_quants(const Weight& w) {
-    return w.family == Family::i8;
+    return is_blocks(w.family);
 }
 
 // Depends on the weight alone, so that pieces (and with them every bit) are the same for any batch and thread count.
 int64_t piece_rows(const Weight& w) {
-    const int64_t row_bytes = w.cols * (w.family == Family::f32 ? 4 : w.family == Family::bf16 ? 2 : 1);
-    const int64_t rows = std::max(kPieceBytes / row_bytes, w.rows / kMaxPieces);
+    const int64_t rows =
+        std::max(kPieceBytes * kPanelCols / memory_bytes(w.family, kPanelCols, w.cols), w.rows / kMaxPieces);
     return std::max<int64_t>(1, rows / kPanelCols) * kPanelCols;
 }
 
@@ -56,7 +59,7 @@ struct Multiplier {
 
     void dots(const Weight& w, int64_t row, int64_t m, int64_t begin, int64_t end, float* y, int64_t ldy) const {
         const int64_t k = in.k;
-        const Rows rows{m, k, in.x + row * k, k, in.q + row * k, in.d + row * (k / kQuantBlock)};
+        const Rows rows{m, k, in.x + row * k, k, in.q + row * k, in.d + row * (k / 32), in.sums + row * (k / 16)};
         step.kernels.dots[static_cast<int>(w.family)](rows, w, begin, end, y, ldy);
     }
 
@@ -124,6 +127,7 @@ Activations prepare(Step& step, const float* x, int64_t k, const std::vector<Row
     float* rounded = step.scratch.get<float>(round ? rows * k : 0);
     auto* q = step.scratch.get<int8_t>(quantize ? rows * k : 0);
     float* d = step.scratch.get<float>(quantize ? rows * blocks : 0);
+    auto* sums = step.scratch.get<int16_t>(quantize ? rows * blocks * 2 : 0);
     for (const RowSpan& span : spans) {
         const bool prompt = span.role == Role::prompt;
         if (!(prompt ? round : quantize)) continue;
@@ -132,12 +136,12 @@ Activations prepare(Step& step, const float* x, int64_t k, const std::vector<Row
                 if (prompt) {
                     step.kernels.round_bf16(x + row * k, k, rounded + row * k);
                 } else {
-                    step.kernels.quantize_i8(x + row * k, k, q + row * k, d + row * blocks);
+                    step.kernels.quantize_i8(x + row * k, k, q + row * k, d + row * blocks, sums + row * blocks * 2);
                 }
             }
         });
     }
-    return {x, rounded, q, d, k};
+    return {x, rounded, q, d, sums, k};
 }
 
 }  // namespace

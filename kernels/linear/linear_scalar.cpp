@@ -1,7 +1,9 @@
 // Matrix products: definitions.
 #include <cmath>
 
+#include "codec/codec.h"
 #include "codec/half.h"
+#include "codec/row_block.h"
 #include "tables.h"
 
 namespace qwick::scalar {
@@ -34,24 +36,61 @@ void dots(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, 
     }
 }
 
-int32_t block_dot(const int8_t* a, const int8_t* b) {
+int32_t int_dot(const int8_t* a, const int8_t* b, int64_t n) {
     int32_t sum = 0;
-    for (int64_t i = 0; i < kQuantBlock; ++i) sum += a[i] * b[i];
+    for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
     return sum;
 }
 
-void dots_i8(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy) {
-    const int64_t num_blocks = w.cols / kQuantBlock;
-    for (int64_t i = 0; i < x.m; ++i) {
-        for (int64_t row = begin; row < end; ++row) {
-            const auto* data = static_cast<const int8_t*>(w.data) + row * w.cols;
-            float sum = 0;
-            for (int64_t block = 0; block < num_blocks; ++block) {
-                const int32_t dot = block_dot(x.q + i * x.k + block * kQuantBlock, data + block * kQuantBlock);
-                const float scale = x.d[i * num_blocks + block] * f16_to_f32(w.scales[row * num_blocks + block]);
-                sum = std::fma(static_cast<float>(dot), scale, sum);
+struct Quantised {  // one activation row from a block on
+    const int8_t* q;
+    const float* d;
+    const int16_t* sums;
+};
+
+// One block of one weight row: total + its dot. Integers are exact; the f32 operations and their order define the
+// numerics of decode rows:
+//   blocks of 32    total = fma(dot, d dx, total), then fma(-sum, m dx, total)
+//   blocks of 256   per 32 columns: main = fma(s dot, dx, main), least = fma(t sum, dx, least), two sub-blocks of 16
+//                   being added as integers; then total = fma(d, main, total), fma(-m, least, total)
+float add_block(const BlockTraits& traits, const RowBlock& w, const int8_t* codes, const Quantised& x, float total) {
+    const float d = scale_of(traits, w), m = traits.has_min ? f16_to_f32(w.m) : 0;
+    if (traits.sub_scales == SubScales::none) {
+        const int32_t dot = int_dot(codes, x.q, 32), sum = x.sums[0] + x.sums[1];
+        total = std::fma(static_cast<float>(dot), d * x.d[0], total);
+        return traits.has_min ? std::fma(-static_cast<float>(sum), m * x.d[0], total) : total;
+    }
+    const int64_t subs = 32 / traits.sub_len;  // in 32 columns
+    float main = 0, least = 0;
+    for (int64_t b = 0; b < traits.len / 32; ++b) {
+        int32_t dots = 0, sums = 0;
+        for (int64_t half = 0; half < 2; ++half) {
+            const int64_t sub = b * subs + (subs == 2 ? half : 0), at = b * 2 + half;
+            dots += w.scales[sub] * int_dot(codes + at * 16, x.q + at * 16, 16);
+            if (traits.has_min) sums += w.mins[sub] * x.sums[at];
+        }
+        main = std::fma(static_cast<float>(dots), x.d[b], main);
+        least = std::fma(static_cast<float>(sums), x.d[b], least);
+    }
+    total = std::fma(d, main, total);
+    return traits.has_min ? std::fma(-m, least, total) : total;
+}
+
+void dots_of_blocks(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy) {
+    const BlockTraits traits = traits_of(w.family);
+    for (int64_t row = begin; row < end; ++row) {
+        const uint8_t* block = tile_of(w, row);
+        for (int64_t i = 0; i < x.m; ++i) y[i * ldy + row - begin] = 0;
+        for (int64_t k = 0; k < w.cols; k += traits.len, block += traits.bytes()) {
+            RowBlock staged;
+            int8_t codes[kMaxBlock];
+            load_row(traits, block, row % kTileRows, staged);
+            codes_of(traits, staged, codes);
+            for (int64_t i = 0; i < x.m; ++i) {
+                const int64_t at = i * x.k + k;
+                float& total = y[i * ldy + row - begin];
+                total = add_block(traits, staged, codes, {x.q + at, x.d + at / 32, x.sums + at / 16}, total);
             }
-            y[i * ldy + row - begin] = sum;
         }
     }
 }
@@ -72,9 +111,10 @@ void panel_product(const float* x, int64_t ldx, int64_t m, const float* panel, i
 }  // namespace
 
 void fill_linear(Kernels& table) {
-    table.dots[0] = dots<float, as_it_is>;
-    table.dots[1] = dots<uint16_t, bf16_to_f32>;
-    table.dots[2] = dots_i8;
+    for (auto& dots : table.dots) dots = dots_of_blocks;
+    table.dots[static_cast<int>(Family::f32)] = dots<float, as_it_is>;
+    table.dots[static_cast<int>(Family::bf16)] = dots<uint16_t, bf16_to_f32>;
+    table.dots[static_cast<int>(Family::f16)] = dots<uint16_t, f16_to_f32>;
     table.panel_product = panel_product;
 }
 

@@ -48,9 +48,9 @@ void panel_product(const float* x, int64_t ldx, int64_t m, const float* panel, i
 }  // namespace
 
 void fill_linear(Kernels& table) {
-    table.dots[0] = dots<FloatTile<float>>;
-    table.dots[1] = dots<FloatTile<uint16_t>>;
-    table.dots[2] = dots<I8Tile>;
+    table.dots[static_cast<int>(Family::f32)] = dots<FloatTile<float>>;
+    table.dots[static_cast<int>(Family::bf16)] = dots<FloatTile<Bf16>>;
+    table.dots[static_cast<int>(Family::f16)] = dots<FloatTile<F16>>;
     table.panel_product = panel_product;
 }
 

@@ -37,19 +37,20 @@ inline Vec silu(Vec x) {
 }
 
 // Weights of any storage type as floats, kLanes at a time.
+struct Bf16 {
+    uint16_t bits;
+};
+struct F16 {
+    uint16_t bits;
+};
 inline Vec load_stored(const float* p) {
     return load(p);
 }
-inline Vec load_stored(const uint16_t* p) {
-    return load_bf16(p);
+inline Vec load_stored(const Bf16* p) {
+    return load_bf16(&p->bits);
 }
-
-// The first n f16 values, zero after them.
-inline Vec load_f16_n(const uint16_t* p, int64_t n) {
-    if (n == kLanes) return load_f16(p);
-    uint16_t padded[kLanes] = {};
-    for (int64_t i = 0; i < n; ++i) padded[i] = p[i];
-    return load_f16(padded);
+inline Vec load_stored(const F16* p) {
+    return load_f16(&p->bits);
 }
 
 // Sum of a[i] * b[i], n a multiple of 16: sixteen running sums, then the fixed tree.

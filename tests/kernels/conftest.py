@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from qwick._kernels import leaves
+from qwick.formats import BF16, F16, FORMATS
+from qwick.ops.native import NativeBackend, decode
+from tests.kernels.random_blocks import random_blocks
 
 
 @pytest.fixture(params=["scalar", "avx2", "avx512"])
@@ -14,17 +17,19 @@ def isa(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def make_weight(rng, family, n, k):
-    """A random [n, k] weight of a family: (array, scales, exact f64 values)."""
-    if family == "f32":
-        w = rng.standard_normal((n, k)).astype(np.float32)
-        return w, None, w.astype(np.float64)
-    if family == "bf16":
-        bits = (rng.standard_normal((n, k)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-        return bits, None, (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    q = rng.integers(-128, 128, (n, k)).astype(np.int8)
-    scales = (rng.random((n, k // 32)) * 0.02).astype(np.float16)
-    return q, scales.view(np.uint16), q * np.repeat(scales.astype(np.float64), 32, axis=1)
+def make_weight(rng, name, n, k):
+    """A random [n, k] weight of a format: (the tensor in memory, its exact values in f64)."""
+    format = FORMATS[name]
+    if format.is_blocks:
+        rows = random_blocks(rng, format, n, k, tame=True)
+    else:
+        rows = rng.standard_normal((n, k)).astype(np.float32)
+        if format is F16:
+            rows = rows.astype(np.float16)
+        elif format is BF16:
+            rows = (rows.view(np.uint32) >> 16).astype(np.uint16)
+    tensor = NativeBackend(1).add_matrix("w", (n, k), format, [(0, rows)], format)
+    return tensor, decode(rows, format, 1).astype(np.float64)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from qwick._kernels import leaves
+from qwick.formats import FORMATS, Q8_0
+from qwick.ops.native import NativeBackend
 
 ALL_F16 = np.arange(65536, dtype=np.uint16)
 
@@ -26,12 +28,13 @@ def test_quantize_i8_is_the_definition_to_the_bit(isa):
     x[4] = np.float32(1e-43) * rng.integers(-9, 10, 32)  # the scale would be subnormal
     x[5] = np.arange(-16, 16) * 0.5  # with 127 below the scale is 1: ties go to the even value
     x[5, 0] = 127
-    q, d = leaves.quantize_i8(isa, x.ravel())
+    q, d, sums = leaves.quantize_i8(isa, x.ravel())
     scale = np.abs(x).max(axis=1) / np.float32(127)
     scale[scale < np.finfo(np.float32).tiny] = 0
     expected = np.rint(np.divide(x, scale[:, None], out=np.zeros_like(x), where=scale[:, None] > 0))
     np.testing.assert_array_equal(d, scale)
     np.testing.assert_array_equal(q.reshape(40, 32), expected)
+    np.testing.assert_array_equal(sums.reshape(40, 2), expected.reshape(40, 2, 16).sum(axis=2))
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 15, 16, 17, 1000])
@@ -52,11 +55,12 @@ def test_round_bf16_keeps_infinities_and_nans(isa):
 
 
 def test_every_f16_scale_decodes_exactly(isa):
-    ones = np.ones((2048, 32 * 32), np.int8)
-    scales = ALL_F16.reshape(2048, 32)
+    blocks = np.ones((2048, 32, 34), np.uint8)
+    blocks[:, :, :2] = ALL_F16.view(np.uint8).reshape(2048, 32, 2)
+    tensor = NativeBackend(1).add_matrix("w", (2048, 32 * 32), Q8_0, [(0, blocks.reshape(2048, -1))], Q8_0)
     for row in range(0, 2048, 97):
-        expected = np.repeat(scales[row].view(np.float16).astype(np.float32), 32)
-        np.testing.assert_array_equal(leaves.decode_row(isa, ones, scales, row), expected)
+        expected = np.repeat(ALL_F16.reshape(2048, 32)[row].view(np.float16).astype(np.float32), 32)
+        np.testing.assert_array_equal(leaves.decode_row(isa, tensor, row), expected)
 
 
 def test_store_f16_is_nearest_even(isa):
@@ -75,23 +79,27 @@ def test_store_f32_copies(isa):
     np.testing.assert_array_equal(leaves.store_kv_f32(isa, x), x)
 
 
-@pytest.mark.parametrize("family", ["f32", "bf16", "i8"])
-def test_decode_row_is_exact(isa, weight, family):
-    w, scales, exact = weight(np.random.default_rng(1), family, 3, 96)
-    for row in range(3):
-        np.testing.assert_array_equal(leaves.decode_row(isa, w, scales, row), exact[row].astype(np.float32))
+@pytest.mark.parametrize("name", FORMATS)
+def test_decode_row_is_exact(isa, weight, name):
+    w, exact = weight(np.random.default_rng(1), name, 19, 512)
+    for row in (0, 1, 15, 16, 18):
+        np.testing.assert_array_equal(leaves.decode_row(isa, w, row), exact[row].astype(np.float32))
 
 
-@pytest.mark.parametrize("family", ["f32", "bf16", "i8"])
-@pytest.mark.parametrize(
-    ("n", "row", "k_begin", "k_len"), [(16, 0, 0, 96), (21, 16, 32, 64), (1, 0, 16, 16), (40, 16, 80, 16)]
-)
-def test_decode_panel_transposes_and_pads(isa, weight, family, n, row, k_begin, k_len):
-    w, scales, exact = weight(np.random.default_rng(2), family, n, 96)
-    values = exact.astype(np.float32)
-    if family == "i8":
-        values = (bf16_bits(np.abs(values)) << 16).astype(np.uint32).view(np.float32) * np.sign(values)
-    expected = np.zeros((k_len, 16), np.float32)
-    rows = values[row : row + 16, k_begin : k_begin + k_len]
-    expected[:, : len(rows)] = rows.T
-    np.testing.assert_array_equal(leaves.decode_panel(isa, w, scales, row, k_begin, k_len), expected)
+PANELS = [(16, 0, 0, 96), (21, 16, 32, 64), (1, 0, 64, 32), (40, 16, 0, 32)]
+VALUE_PANELS = [*PANELS, (16, 0, 16, 16), (21, 16, 80, 16)]
+LONG_PANELS = [(16, 0, 0, 768), (21, 16, 256, 256), (1, 0, 512, 256)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_decode_panel_transposes_rounds_and_pads(isa, weight, name):
+    block_len = FORMATS[name].block_len
+    for n, row, k_begin, k_len in {1: VALUE_PANELS, 32: PANELS, 256: LONG_PANELS}[block_len]:
+        w, exact = weight(np.random.default_rng(2), name, n, 768 if block_len == 256 else 96)
+        values = exact.astype(np.float32)
+        if name != "f32":
+            values = (bf16_bits(np.abs(values)) << 16).astype(np.uint32).view(np.float32) * np.sign(values)
+        expected = np.zeros((k_len, 16), np.float32)
+        rows = values[row : row + 16, k_begin : k_begin + k_len]
+        expected[:, : len(rows)] = rows.T
+        np.testing.assert_array_equal(leaves.decode_panel(isa, w, row, k_begin, k_len), expected)

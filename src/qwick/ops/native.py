@@ -209,9 +209,13 @@ class NativeBackend:
     ) -> NativeWeight:
         tensor = self._runtime.add_matrix(name, *shape, format.family.value)
         for first, rows in windows:
-            if rows.dtype.name not in ("float32", "uint16"):
-                raise KernelError(f"{name} was given {rows.dtype} rows; f32 and bf16 (uint16) can be stored")
-            tensor.write(first, np.ascontiguousarray(rows), self._runtime)
+            if rows.dtype.name == "uint8" and source is None:
+                raise KernelError(f"{name} was given blocks without the format that they are of")
+            if rows.dtype.name not in ("float32", "float16", "uint16", "uint8"):
+                raise KernelError(
+                    f"{name} was given {rows.dtype} rows; f32, f16, bf16 (uint16) and blocks can be stored"
+                )
+            tensor.write(first, np.ascontiguousarray(rows), self._runtime, source.ggml_type if source else -1)
         if not tensor.complete:
             raise KernelError(f"{name} was not given all of its {shape[0]} rows")
         return tensor
@@ -286,6 +290,17 @@ def encode(values: Float32, format: Format, threads: int | None = None) -> NDArr
         raise KernelError(f"rows to encode must be a matrix, not of shape {list(values.shape)}")
     rows = np.ascontiguousarray(values, np.float32)
     return _kernels.encode(rows, format.ggml_type, default_threads()[0] if threads is None else threads)
+
+
+def decode(blocks: NDArray[Any], format: Format, threads: int | None = None) -> Float32:
+    """Rows as a file of any format holds them (uint8 [n, row_bytes], or an array of their values) -> f32 [n, k], exact.
+
+    Raises KernelError for rows that are not whole blocks.
+    """
+    if blocks.ndim != 2:
+        raise KernelError(f"rows to decode must be a matrix, not of shape {list(blocks.shape)}")
+    rows = np.ascontiguousarray(blocks).view(np.uint8)
+    return _kernels.decode(rows, format.ggml_type, default_threads()[0] if threads is None else threads)
 
 
 def read_stream(num_bytes: int, threads: int, seconds: float) -> float:

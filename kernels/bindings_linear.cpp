@@ -1,0 +1,120 @@
+#include "bindings_linear.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "bindings_arrays.h"
+#include "blocks.h"
+#include "tensor.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace qwick {
+namespace {
+
+// A weight copied into memory of exactly its size, so that the address sanitizer sees a read past its end.
+class Copied {
+  public:
+    explicit Copied(const Tensor& tensor)
+        : weight_(tensor.matrix()), bytes_(static_cast<std::byte*>(::operator new(tensor.num_bytes(), kAligned))) {
+        std::memcpy(bytes_, tensor.bytes(), tensor.num_bytes());
+        weight_.data = bytes_;
+    }
+    ~Copied() { ::operator delete(bytes_, kAligned); }
+    Copied(const Copied&) = delete;
+    Copied& operator=(const Copied&) = delete;
+
+    const Weight& operator*() const { return weight_; }
+    const Weight* operator->() const { return &weight_; }
+    int family() const { return static_cast<int>(weight_.family); }
+    int64_t together() const { return is_blocks(weight_.family) ? kTileRows : 1; }  // rows that begin together
+
+  private:
+    static constexpr std::align_val_t kAligned{64};
+    Weight weight_;
+    std::byte* bytes_;
+};
+
+auto quantize_i8(const std::string& isa, const In<float, 1>& x) {
+    require(x.size() % kQuantBlock == 0, "k is a multiple of the block");
+    Made<int8_t> q({x.size()});
+    Made<float> d({x.size() / kQuantBlock});
+    Made<int16_t> sums({x.size() / 16});
+    kernels_of(isa).quantize_i8(x.data(), x.size(), q.data, d.data, sums.data);
+    return std::tuple(q.array, d.array, sums.array);
+}
+
+// Activations of block families are quantised first, by the same instruction set.
+Out dots(const std::string& isa, const In<float, 2>& x, const Tensor& weight, int64_t begin, int64_t end) {
+    const Kernels kernels = kernels_of(isa);
+    const Copied w(weight);
+    const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+    require(k == w->cols && 0 <= begin && begin <= end && end <= w->rows, "shapes agree");
+    require(begin % w.together() == 0, "rows begin with a tile");
+    std::vector<int8_t> q(m * k);
+    std::vector<float> d(m * (k / 32));
+    std::vector<int16_t> sums(m * (k / 16));
+    if (is_blocks(w->family)) kernels.quantize_i8(x.data(), m * k, q.data(), d.data(), sums.data());
+    Made<float> y({x.shape(0), static_cast<size_t>(end - begin)});
+    kernels.dots[w.family()]({m, k, x.data(), k, q.data(), d.data(), sums.data()}, *w, begin, end, y.data, end - begin);
+    return y.array;
+}
+
+Out round_bf16(const std::string& isa, const In<float, 1>& x) {
+    Made<float> out({x.size()});
+    kernels_of(isa).round_bf16(x.data(), x.size(), out.data);
+    return out.array;
+}
+
+Out decode_row(const std::string& isa, const Tensor& weight, int64_t row) {
+    const Copied w(weight);
+    require(0 <= row && row < w->rows, "the row exists");
+    Made<float> out({static_cast<size_t>(w->cols)});
+    kernels_of(isa).decode_row[w.family()](*w, row, out.data);
+    return out.array;
+}
+
+Out decode_panel(const std::string& isa, const Tensor& weight, int64_t row, int64_t k_begin, int64_t k_len) {
+    const Copied w(weight);
+    const int64_t block = is_blocks(w->family) ? traits_of(w->family).len : 16;
+    require(0 <= row && row < w->rows && 0 <= k_begin && 0 <= k_len && k_begin + k_len <= w->cols, "the panel exists");
+    require(row % w.together() == 0 && k_begin % block == 0 && k_len % block == 0, "it is cut at blocks");
+    Made<float> panel({static_cast<size_t>(k_len), kPanelCols});
+    kernels_of(isa).decode_panel[w.family()](*w, row, k_begin, k_len, panel.data);
+    return panel.array;
+}
+
+// `y` is what to add to; None starts from zero.
+Out panel_product(const std::string& isa, const In<float, 2>& x, const In<float, 2>& panel,
+                  const std::optional<In<float, 2>>& y) {
+    require(panel.shape(0) == x.shape(1) && panel.shape(1) == kPanelCols, "panel is [k, 16]");
+    require(!y || (y->shape(0) == x.shape(0) && y->shape(1) == kPanelCols), "y is [m, 16]");
+    Made<float> out({x.shape(0), kPanelCols});
+    if (y) std::copy_n(y->data(), y->size(), out.data);
+    kernels_of(isa).panel_product(x.data(), x.shape(1), x.shape(0), panel.data(), x.shape(1), !y, out.data, kPanelCols);
+    return out.array;
+}
+
+}  // namespace
+
+void bind_linear(nb::module_& leaves) {
+    leaves.def("quantize_i8", quantize_i8, "isa"_a, "x"_a);
+    leaves.def("dots", dots, "isa"_a, "x"_a, "weight"_a, "begin"_a, "end"_a);
+    leaves.def("round_bf16", round_bf16, "isa"_a, "x"_a);
+    leaves.def("decode_row", decode_row, "isa"_a, "weight"_a, "row"_a);
+    leaves.def("decode_panel", decode_panel, "isa"_a, "weight"_a, "row"_a, "k_begin"_a, "k_len"_a);
+    leaves.def("panel_product", panel_product, "isa"_a, "x"_a, "panel"_a, "y"_a = nb::none());
+}
+
+}  // namespace qwick
