@@ -1,8 +1,11 @@
-"""One exception type per kind of failure; each message names the thing and the remedy."""
+"""One exception type per kind of failure; each message names the thing and the remedy.
+
+`exit_code` is what the command line returns; docs/cli.md lists all of them (cli/failures.py).
+"""
 
 
 class QwickError(Exception):
-    """Base of every error qwick raises on purpose. `exit_code` is what the command line returns."""
+    """Base of every error qwick raises on purpose."""
 
     exit_code = 1
 

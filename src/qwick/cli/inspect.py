@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qwick.cli.options import ModelName
 from qwick.cli.terminal import one_line
 
 
@@ -25,7 +26,7 @@ class TensorRow:
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="`pocket` or a model's folder.")] = "pocket",
+    model: ModelName = "pocket",
     *,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,

@@ -1,56 +1,61 @@
-"""The command `qwick`.
-
-Exit codes: 0 done; 1 unexpected; 2 usage; 3 damaged model file; 4 config not supported; 5 does not fit; 6 chat
-template; 7 kernels (errors.py has the list); 130 Ctrl-C; 141 the reader of the output went away.
-"""
+"""The command `qwick`: its subcommands, and how the process starts and ends."""
 
 import io
-import os
 import sys
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from qwick.cli.doctor import doctor
+from qwick.cli.failures import EXIT_CODES, INTERRUPTED, failures_as_exit_codes
 from qwick.cli.inspect import inspect
 from qwick.cli.run import run
-from qwick.cli.terminal import one_line
-from qwick.errors import QwickError
-
-INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + the number of the signal, as shells report it
+from qwick.errors import UsageError
 
 
 class Commands(TyperGroup):
-    """Every failure becomes one line and an exit code, for all commands in one place."""
+    """All commands fail alike."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with failures_as_exit_codes():
+            return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with failures_as_exit_codes():
             return super().invoke(ctx)
-        except QwickError as error:
-            typer.echo(one_line(f"qwick: error: {error}"), err=True)
-            raise typer.Exit(error.exit_code) from None
-        except MemoryError:
-            typer.echo("qwick: error: not enough memory; try --format q8_0, or a smaller --ctx-size", err=True)
-            raise typer.Exit(5) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is silent
-            raise typer.Exit(PIPE_CLOSED) from None
 
 
 commands = typer.Typer(
     name="qwick",
     cls=Commands,
     help="Runs the Qwen3.5 small models on the computer you already have.",
-    no_args_is_help=True,
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 commands.command()(run)
 commands.command()(inspect)
 commands.command()(doctor)
+
+
+@commands.command("help")
+def show_help(
+    context: typer.Context, command: Annotated[str | None, typer.Argument(help="Of which command.")] = None
+) -> None:
+    """Show how a command is used."""
+    root: Any = context.find_root()
+    if command is None:
+        typer.echo(root.get_help())
+        return
+    found = root.command.get_command(root, command)
+    if found is None:
+        known: list[str] = root.command.list_commands(root)
+        near = get_close_matches(command, known, n=1) or known
+        raise UsageError(f"there is no command {command!a:.50}; did you mean {' or '.join(near)}?")
+    found.make_context(command, ["--help"], parent=root)  # shows it and exits
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,11 +68,14 @@ def _show_version(wanted: bool) -> None:
 
 @commands.callback()
 def options(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Options of `qwick` itself."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def app() -> None:

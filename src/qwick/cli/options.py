@@ -13,17 +13,32 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 import typer
 
 from qwick.cli.terminal import loading_bar
-from qwick.errors import UsageError
+from qwick.errors import QwickError, UsageError
+from qwick.store import POCKET, entries
 
 if TYPE_CHECKING:  # the real import waits until the arguments are known to be right
     from qwick.llm import LLM, SamplingOptions
 
 SAMPLING, MACHINE = "Sampling", "Machine"  # panels of the help
 
-ModelName: TypeAlias = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="`pocket` (embedded), a folder, a .gguf file, or a name from `qwick list`."),
-]
+
+def _complete_model(incomplete: str) -> list[str]:
+    """Names; where none begins so, the shell completes paths."""
+    try:
+        names = [POCKET, *(entry.name for entry in entries())]
+    except QwickError:
+        names = [POCKET]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _complete_format(incomplete: str) -> list[str]:
+    from qwick.formats import ENCODABLE
+
+    return [format.name for format in ENCODABLE if format.name.startswith(incomplete)]
+
+
+_NAMES = "`pocket` (embedded), a folder, a .gguf file, or a name from `qwick list`."
+ModelName: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL", help=_NAMES, autocompletion=_complete_model)]
 
 
 def _sampling(text: str, metavar: str | None = None) -> Any:
@@ -73,7 +88,13 @@ class MachineFlags:
     threads: Annotated[int | None, _machine("Threads for decoding; `qwick doctor` shows why.")] = None
     threads_batch: Annotated[int | None, _machine("Threads for prompts.")] = None
     format: Annotated[
-        str | None, _machine("Weights in memory: f32, bf16, q8_0; as in the file when left out.", "FORMAT")
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Weights in memory: f32, bf16, q8_0, …; as in the file when left out.",
+            autocompletion=_complete_format,
+            rich_help_panel=MACHINE,
+        ),
     ] = None
     ctx_size: Annotated[int | None, _machine("Most tokens of prompt and answer together.")] = None
     kv_format: Annotated[str, _machine("The attention cache in memory: f16 or f32.", "FORMAT")] = "f16"

@@ -43,8 +43,9 @@ def run(
 ) -> None:
     """Ask MODEL and see the answer as it grows.
 
-    The prompt is what the files say, then standard input if it is no terminal, then the words given. The reasoning of
-    a model that thinks is shown dimmed on a terminal; piped output is the answer alone.
+    The prompt: the files, then standard input unless it is a terminal, then PROMPT.
+
+    Reasoning is shown dimmed on a terminal; what is piped on is the answer alone.
 
     qwick run pocket "What is 17 + 25?"
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TextIO
 
+import typer
+
 
 def is_terminal(stream: TextIO | None) -> bool:
     """False for pipes and files, and for a stream that was closed before we started."""
@@ -26,6 +28,12 @@ def one_line(text: str) -> str:
     """`text` in one line, control characters spelled out."""
     spelled = (ascii(char)[1:-1] if _is_control(char) or "\ud800" <= char <= "\udfff" else char for char in text)
     return "".join(spelled)
+
+
+def complain(message: str) -> None:
+    """One line on standard error, red where there are colours."""
+    name = "\x1b[1;31mqwick: error:\x1b[0m" if has_colours(sys.stderr) else "qwick: error:"
+    typer.echo(f"{name} {one_line(message)}", err=True)
 
 
 @contextmanager
