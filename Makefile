@@ -16,7 +16,7 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find kernels -type d -o -name '*.cpp' -
 SANITIZE := build/sanitize
 EMULATE := build/emulate
 
-.PHONY: help demo build test test-slow lint types fmt sanitize emulate ci pocket clean
+.PHONY: help demo build test test-slow lint types fmt docs sanitize emulate ci pocket clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -52,6 +52,9 @@ fmt: $(STAMPS)/dev ## format Python and C++ in place
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 	git ls-files -z 'kernels/*.cpp' 'kernels/*.h' | xargs -0 -r $(BIN)/clang-format -i
+
+docs: $(STAMPS)/build ## write docs/cli.md from the commands' help texts
+	$(BIN)/python scripts/write_cli_docs.py
 
 sanitize: $(STAMPS)/dev ## tests/kernels on a build with ASan + UBSan, AVX-512 emulated
 	$(SAY) "building with sanitizers into $(SANITIZE)"

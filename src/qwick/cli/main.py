@@ -14,6 +14,13 @@ from qwick.cli.inspect import inspect
 from qwick.cli.run import run
 from qwick.errors import UsageError
 
+ENVIRONMENT = {
+    "QWICK_MODELS": "the folder of the local store; without it `~/.local/share/qwick/models`, or under `XDG_DATA_HOME`",
+    "QWICK_ISA": "forces an instruction set of `qwick doctor`'s list",
+    "QWICK_DEBUG": "shows the traceback of an unexpected error",
+    "NO_COLOR": "no colours",
+}
+
 
 class Commands(TyperGroup):
     """All commands fail alike."""
@@ -43,7 +50,8 @@ commands.command()(doctor)
 
 @commands.command("help")
 def show_help(
-    context: typer.Context, command: Annotated[str | None, typer.Argument(help="Of which command.")] = None
+    context: typer.Context,
+    command: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Of which command.")] = None,
 ) -> None:
     """Show how a command is used."""
     root: Any = context.find_root()

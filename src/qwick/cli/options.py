@@ -41,11 +41,11 @@ _NAMES = "`pocket` (embedded), a folder, a .gguf file, or a name from `qwick lis
 ModelName: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL", help=_NAMES, autocompletion=_complete_model)]
 
 
-def _sampling(text: str, metavar: str | None = None) -> Any:
+def _sampling(text: str, metavar: str) -> Any:
     return typer.Option(help=text, metavar=metavar, rich_help_panel=SAMPLING)
 
 
-def _machine(text: str, metavar: str | None = None) -> Any:
+def _machine(text: str, metavar: str) -> Any:
     return typer.Option(help=text, metavar=metavar, rich_help_panel=MACHINE)
 
 
@@ -53,12 +53,12 @@ def _machine(text: str, metavar: str | None = None) -> Any:
 class SamplingFlags:
     """How a token is chosen and where an answer ends. None: the model's own default."""
 
-    max_tokens: Annotated[int | None, _sampling("Most tokens of an answer.")] = None
-    temperature: Annotated[float | None, _sampling("0 takes the likeliest token each time.")] = None
-    top_k: Annotated[int | None, _sampling("Choose among the k likeliest; 0: among all.")] = None
-    top_p: Annotated[float | None, _sampling("Choose among the likeliest that reach p together.")] = None
-    min_p: Annotated[float | None, _sampling("Drop tokens less likely than p times the best.")] = None
-    seed: Annotated[int | None, _sampling("The same seed gives the same answer.")] = None
+    max_tokens: Annotated[int | None, _sampling("Most tokens of an answer.", "N")] = None
+    temperature: Annotated[float | None, _sampling("0 takes the likeliest token each time.", "X")] = None
+    top_k: Annotated[int | None, _sampling("Choose among the k likeliest; 0: among all.", "N")] = None
+    top_p: Annotated[float | None, _sampling("Choose among the likeliest that reach p together.", "X")] = None
+    min_p: Annotated[float | None, _sampling("Drop tokens less likely than p times the best.", "X")] = None
+    seed: Annotated[int | None, _sampling("The same seed gives the same answer.", "N")] = None
     stop: Annotated[list[str] | None, _sampling("End an answer before this text; may be repeated.", "TEXT")] = None
 
     def options(self) -> "SamplingOptions":
@@ -85,8 +85,8 @@ class SamplingFlags:
 class MachineFlags:
     """How a model uses this machine."""
 
-    threads: Annotated[int | None, _machine("Threads for decoding; `qwick doctor` shows why.")] = None
-    threads_batch: Annotated[int | None, _machine("Threads for prompts.")] = None
+    threads: Annotated[int | None, _machine("Threads for decoding; `qwick doctor` shows why.", "N")] = None
+    threads_batch: Annotated[int | None, _machine("Threads for prompts.", "N")] = None
     format: Annotated[
         str | None,
         typer.Option(
@@ -96,9 +96,11 @@ class MachineFlags:
             rich_help_panel=MACHINE,
         ),
     ] = None
-    ctx_size: Annotated[int | None, _machine("Most tokens of prompt and answer together.")] = None
+    ctx_size: Annotated[int | None, _machine("Most tokens of prompt and answer together.", "N")] = None
     kv_format: Annotated[str, _machine("The attention cache in memory: f16 or f32.", "FORMAT")] = "f16"
-    mlock: Annotated[bool, _machine("Keep the weights from being swapped out.")] = False
+    mlock: Annotated[
+        bool, typer.Option("--mlock", help="Keep the weights from being swapped out.", rich_help_panel=MACHINE)
+    ] = False
 
     def open(self, model: str) -> "LLM":
         """The model in memory; a bar shows the loading on a terminal."""

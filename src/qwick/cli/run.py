@@ -22,7 +22,9 @@ def run(
         list[str] | None, typer.Argument(metavar="PROMPT", help="The question; standard input goes before it.")
     ] = None,
     *,
-    system: Annotated[str | None, typer.Option(help="System message; @FILE reads it from a file.")] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="System message; @FILE reads it from a file.")
+    ] = None,
     file: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Put a text file before the prompt; may be repeated.")
     ] = None,
