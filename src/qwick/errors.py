@@ -44,3 +44,7 @@ class KernelError(QwickError):
     """The native library cannot do what was asked on this machine (an impossible `QWICK_ISA`, no memory)."""
 
     exit_code = 7
+
+
+class FormatWarning(UserWarning):
+    """A file holds weights in a type that costs more here than it promises. The command line shows it as one line."""

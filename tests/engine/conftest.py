@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from qwick.formats import Q8_0
-from qwick.model.config import load_config
 from qwick.model.load import load_network
 from qwick.model.model import Model, open_model
+from qwick.model.source import open_source
 from qwick.ops.torch import TorchBackend
-from qwick.weights.checkpoint import open_checkpoint
 from tests.checkpoints import write_checkpoint
 from tests.engine.asking import CONFIG
 
@@ -31,7 +30,7 @@ def models(folder):
         if name != "torch":
             return open_model(folder, format=Q8_0 if name == "q8_0" else None, threads=2, threads_batch=2)
         backend = TorchBackend(torch.float64)
-        with open_checkpoint(folder) as checkpoint:
-            return Model(load_network(checkpoint, load_config(folder), backend), backend)
+        with open_source(folder) as source:
+            return Model(load_network(source, backend), backend)
 
     return make

@@ -1,8 +1,9 @@
 """A checkpoint that lies in memory."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ class MemoryCheckpoint:
 
     arrays: dict[str, NDArray[np.float32]]
     dtypes: dict[str, str] = field(default_factory=dict)
+    path: Path = Path("memory")
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:

@@ -9,6 +9,7 @@ from qwick.errors import CheckpointError
 from qwick.model.config import parse_config
 from qwick.model.load import load_network
 from qwick.model.names import PREFIXES, file_names, tensor_specs, trunk_prefix, v_head_order
+from qwick.model.source import Source
 from qwick.ops.contract import DeltaHeads
 from qwick.ops.torch import TorchBackend
 from tests.checkpoints import planned_tensors, small_config
@@ -26,7 +27,7 @@ def tensors(prefix=RELEASED_PREFIX, dtype="F32"):
 
 
 def load(changed):
-    return load_network(MemoryCheckpoint(changed), PARSED, TorchBackend())
+    return load_network(Source.of_folder(MemoryCheckpoint(changed), PARSED), TorchBackend())
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
@@ -43,7 +44,7 @@ def test_to_file_undoes_to_canonical(spec):
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_windows_read_what_to_canonical_makes(spec, monkeypatch):
     """A matrix read in stretches of a few rows is the matrix permuted at once."""
-    monkeypatch.setattr("qwick.model.load.WINDOW_BYTES", 1000)
+    monkeypatch.setattr("qwick.model.source.WINDOW_BYTES", 1000)
     made = tensors()
     network = load(made)
     raw = made[file_names(SPECS, made)[spec.name]]
@@ -117,4 +118,4 @@ def test_refuses_a_dtype_it_cannot_read():
     made = tensors()
     checkpoint = MemoryCheckpoint(made, dtypes={"model.language_model.norm.weight": "F8_E4M3"})
     with pytest.raises(CheckpointError, match=r"norm\.weight has dtype F8_E4M3.*F32, BF16, F16"):
-        load_network(checkpoint, PARSED, TorchBackend())
+        Source.of_folder(checkpoint, PARSED)

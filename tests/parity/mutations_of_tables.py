@@ -23,7 +23,7 @@ def _swap_names(patch: Patch, first: str, second: str) -> None:
         turned = {n: n.replace(first, "#").replace(second, first).replace("#", second) for n in files}
         return {name: files[turned[name]] for name in files}
 
-    patch.setattr("qwick.model.load.file_names", swapped)
+    patch.setattr("qwick.model.source.file_names", swapped)
 
 
 @mutation
@@ -54,7 +54,7 @@ def swap_in_proj_a_and_b(patch):
 def _change(patch: Patch, which: Callable[[TensorSpec], bool], **fields) -> None:
     original = names.tensor_specs
     patch.setattr(
-        "qwick.model.load.tensor_specs",
+        "qwick.model.source.tensor_specs",
         lambda config: (dataclasses.replace(s, **fields) if which(s) else s for s in original(config)),
     )
 

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick.formats import Format
-from qwick.model.config import load_config
 from qwick.model.load import load_network
 from qwick.model.rope import RopeTable
+from qwick.model.source import open_source
 from qwick.ops.contract import Backend, Batch, Commit, CommitBatch, Result, Role, Run
-from qwick.weights.checkpoint import open_checkpoint
 from tests.checkpoints import Config, small_config
 
 SEED = 11
@@ -101,8 +100,8 @@ class Runner:
         num_slots: int = 5,
         max_tokens: int = 768,
     ) -> None:
-        with open_checkpoint(folder) as checkpoint:
-            self.network = load_network(checkpoint, load_config(folder), backend, format)
+        with open_source(folder) as source:
+            self.network = load_network(source, backend, format)
         self.backend = backend
         self.config = self.network.config
         self.rope = RopeTable(self.config)

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 
 from qwick.model.config import load_config
 from qwick.model.load import load_network
+from qwick.model.source import Source
 from qwick.ops.torch import TorchBackend
 from qwick.pocket import FOLDER
 from qwick.weights.checkpoint import open_checkpoint
@@ -45,5 +46,5 @@ def test_its_tensors_are_the_network_s():
     config = load_config(FOLDER)
     assert config == model_config()
     with open_checkpoint(FOLDER) as checkpoint:
-        network = load_network(checkpoint, config, TorchBackend())
+        network = load_network(Source.of_folder(checkpoint, config), TorchBackend())
     assert network.config == config

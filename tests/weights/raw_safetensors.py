@@ -32,12 +32,6 @@ def of_tensors(tensors: dict[str, tuple[str, NDArray[Any]]]) -> bytes:
     return file_bytes(header, data)
 
 
-def widened(dtype: str, values: NDArray[Any]) -> NDArray[Any]:
-    """What reading must give: rank 0 as one row, F16 as float32."""
-    values = values.reshape(values.shape or (1,))
-    return values.astype(np.float32) if dtype == "F16" else values
-
-
 def official(content: bytes) -> dict[str, tuple[str, list[int], bytes]] | None:
     """name -> (dtype, shape, data) as the official reader sees the file; None when it refuses."""
     try:

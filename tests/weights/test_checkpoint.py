@@ -121,7 +121,7 @@ def test_an_index_of_very_many_files_is_refused(sharded: Path) -> None:
         ([], "no safetensors file; is this the model's folder"),
         (["config.json"], "no safetensors file"),
         (["pytorch_model.bin"], "only pickled weights.*convert them with save_pretrained"),
-        (["model-Q4_K_M.gguf"], "only GGUF files, which are not read yet"),
+        (["model-Q4_K_M.gguf"], "holds GGUF files .*give one of them"),
         (["adapter_model.safetensors"], "only a LoRA adapter"),
         (["a.safetensors", "b.safetensors"], r"2 safetensors files but no .*download model\.safetensors\.index\.json"),
     ],
@@ -138,5 +138,8 @@ def test_a_path_that_is_not_there_is_the_callers_mistake(tmp_path: Path) -> None
         with pytest.raises(UsageError, match="no such file or folder"):
             open_checkpoint(path)
     (tmp_path / "model.gguf").touch()
-    with pytest.raises(CheckpointError, match="not a folder or a"):
+    with pytest.raises(CheckpointError, match="too short for a GGUF file"):
         open_checkpoint(tmp_path / "model.gguf")
+    (tmp_path / "model.bin").touch()
+    with pytest.raises(CheckpointError, match=r"not a folder, a \.gguf or a"):
+        open_checkpoint(tmp_path / "model.bin")

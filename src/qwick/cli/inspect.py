@@ -51,27 +51,23 @@ def inspect(
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[TensorRow]]:
     from qwick.cache.spec import CacheSpec
-    from qwick.formats import F32
-    from qwick.model.config import load_config
-    from qwick.model.load import memory_format, resolve_config
-    from qwick.model.names import file_names, tensor_specs
+    from qwick.model.load import memory_format
+    from qwick.model.source import open_source
     from qwick.text.chat_template import ChatTemplate
-    from qwick.weights.checkpoint import open_checkpoint
 
-    with open_checkpoint(folder) as checkpoint:
-        config = resolve_config(load_config(folder), checkpoint)
-        specs = list(tensor_specs(config))
-        files = file_names(specs, checkpoint.tensors.keys())
+    with open_source(folder) as source:
+        config = source.config
         rows: list[TensorRow] = []
-        for spec in specs:
-            info = checkpoint.tensors[files[spec.name]]
-            stored = memory_format(spec, info.dtype, None) if spec.matrix else F32
+        for spec in source.specs:
+            info = source.info(spec)
+            stored = memory_format(spec, info.dtype, None).family
             # Rows of the last dimension, as a [n, k] matrix.
             size = stored.num_bytes(prod(spec.shape[:-1]), spec.shape[-1])
-            rows.append(TensorRow(spec.name, files[spec.name], info.dtype, spec.shape, stored.family.value, size))
-        file_bytes = sum(info.num_bytes for info in checkpoint.tensors.values())
+            name = source.files[spec.name]
+            rows.append(TensorRow(spec.name, name, info.dtype, spec.shape, stored.value, size))
+        file_bytes = sum(info.num_bytes for info in source.checkpoint.tensors.values())
+        template = ChatTemplate.open(folder, source.metadata, is_own=True)  # nothing is rendered
     cache = CacheSpec(config.cache_shape(num_pages=0, num_slots=0))
-    template = ChatTemplate.open(folder, is_own=True)  # nothing is rendered
     summary = {
         "folder": str(folder),
         "config": asdict(config),

@@ -94,7 +94,7 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     text = _text_section(raw)
     _refuse_unknown(raw)
     _refuse_unknown(text)
-    keys = _Keys(text)
+    keys = Keys(text)
     rope = _rope_section(text)
     head_dim = keys.size("head_dim", 256, limit=1024)
     config = ModelConfig(
@@ -115,35 +115,38 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
             v_dim=keys.size("linear_value_head_dim", limit=1024),
         ),
         conv_kernel=keys.size("linear_conv_kernel_dim", 4, limit=16),
-        rms_norm_eps=_Keys(text).number("rms_norm_eps", 1e-6, low=0.0, high=1.0),
+        rms_norm_eps=Keys(text).number("rms_norm_eps", 1e-6, low=0.0, high=1.0),
         rope_theta=rope.number("rope_theta", 1e7, low=1.0, high=1e15),
         mrope_section=_mrope_section(rope),
         max_position_embeddings=keys.size("max_position_embeddings", 262144, limit=1 << 31),
         tie_word_embeddings=_tied(raw, text),
         has_mtp=keys.size("mtp_num_hidden_layers", 1, low=0, limit=1) == 1,
     )
-    _check_shapes(config)
+    check_shapes(config)
     return config
 
 
-class _Keys:
-    """Typed reads of one JSON object; every complaint names the key and the value."""
+class Keys:
+    """Typed reads of one JSON object, or of a GGUF file's keys; every complaint names the key and the value."""
 
-    def __init__(self, section: Mapping[str, Any]) -> None:
+    def __init__(self, section: Mapping[str, Any], where: str = "config.json") -> None:
         self._section = section
+        self.where = where
 
     def size(self, key: str, default: int | None = None, *, low: int = 1, limit: int = 1 << 20) -> int:
         value = self._section.get(key, default)
         if value is None:
-            raise ConfigError(f"config.json lacks {key!r}")
+            raise ConfigError(f"{self.where} lacks {key!r}")
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= limit:
-            raise ConfigError(f"config.json: {key} = {value!r:.80} is not a whole number from {low} to {limit}")
+            raise ConfigError(f"{self.where}: {key} = {value!r:.80} is not a whole number from {low} to {limit}")
         return value
 
-    def number(self, key: str, default: float, *, low: float, high: float) -> float:
+    def number(self, key: str, default: float | None, *, low: float, high: float) -> float:
         value = self._section.get(key, default)
+        if value is None:
+            raise ConfigError(f"{self.where} lacks {key!r}")
         if not isinstance(value, int | float) or isinstance(value, bool) or not low < value <= high:
-            raise ConfigError(f"config.json: {key} = {value!r:.80} is not a number above {low} and up to {high}")
+            raise ConfigError(f"{self.where}: {key} = {value!r:.80} is not a number above {low} and up to {high}")
         return float(value)
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -179,7 +182,7 @@ def _refuse_unknown(section: Mapping[str, Any]) -> None:
 def _layers(text: Mapping[str, Any], num_layers: int) -> tuple[bool, ...]:
     types = text.get("layer_types")
     if types is None:
-        interval = _Keys(text).size("full_attention_interval", 4)
+        interval = Keys(text).size("full_attention_interval", 4)
         return tuple((i + 1) % interval == 0 for i in range(num_layers))
     if not isinstance(types, list) or any(t not in (_LINEAR, _FULL) for t in cast("list[Any]", types)):
         raise ConfigError(f"config.json: layer_types must be a list of {_LINEAR!r} and {_FULL!r}")
@@ -189,7 +192,7 @@ def _layers(text: Mapping[str, Any], num_layers: int) -> tuple[bool, ...]:
     return tuple(t == _FULL for t in types)
 
 
-def _rope_section(text: Mapping[str, Any]) -> _Keys:
+def _rope_section(text: Mapping[str, Any]) -> Keys:
     """Rope keys, from `rope_parameters` (transformers 5), `rope_scaling` (4) or the flat keys."""
     merged: dict[str, Any] = {k: text[k] for k in ("rope_theta", "partial_rotary_factor", "mrope_section") if k in text}
     for section_name in ("rope_scaling", "rope_parameters"):
@@ -208,21 +211,21 @@ def _rope_section(text: Mapping[str, Any]) -> _Keys:
         raise ConfigError(f"config.json: rope keys that qwick does not know: {', '.join(unknown)[:300]}")
     if merged.get("mrope_interleaved", True) is not True:
         raise ConfigError("config.json: mrope_interleaved must be true")
-    return _Keys(merged)
+    return Keys(merged)
 
 
-def _rotary_dim(rope: _Keys, head_dim: int) -> int:
+def _rotary_dim(rope: Keys, head_dim: int) -> int:
     rotary_dim = int(head_dim * rope.number("partial_rotary_factor", 0.25, low=0.0, high=1.0))
     if rotary_dim < 2 or rotary_dim % 2:
         raise ConfigError(f"config.json: partial_rotary_factor gives {rotary_dim} rotary dims of {head_dim}; need even")
     return rotary_dim
 
 
-def _mrope_section(rope: _Keys) -> tuple[int, int, int]:
+def _mrope_section(rope: Keys) -> tuple[int, int, int]:
     section = rope.get("mrope_section", [11, 11, 10])
     if not isinstance(section, list) or len(cast("list[Any]", section)) != 3:
         raise ConfigError(f"config.json: mrope_section = {section!r:.80} is not three numbers")
-    sizes = _Keys({f"mrope_section[{i}]": n for i, n in enumerate(cast("list[Any]", section))})
+    sizes = Keys({f"mrope_section[{i}]": n for i, n in enumerate(cast("list[Any]", section))})
     t, h, w = (sizes.size(f"mrope_section[{i}]", low=0, limit=512) for i in range(3))
     return t, h, w
 
@@ -238,17 +241,13 @@ def _tied(raw: Mapping[str, Any], text: Mapping[str, Any]) -> bool | None:
     return None
 
 
-def _check_shapes(config: ModelConfig) -> None:
+def check_shapes(config: ModelConfig, where: str = "config.json") -> None:
     """Relations between sizes, and the multiples that the kernels read in one go (see kernels/kernels.h)."""
     attention, delta = config.attention, config.delta
     if attention.num_q % attention.num_kv:
-        raise ConfigError(
-            f"config.json: {attention.num_q} query heads are not a multiple of {attention.num_kv} kv heads"
-        )
+        raise ConfigError(f"{where}: {attention.num_q} query heads are not a multiple of {attention.num_kv} kv heads")
     if delta.num_v % delta.num_k:
-        raise ConfigError(
-            f"config.json: {delta.num_v} linear value heads are not a multiple of {delta.num_k} key heads"
-        )
+        raise ConfigError(f"{where}: {delta.num_v} linear value heads are not a multiple of {delta.num_k} key heads")
     sizes = {
         "head_dim": attention.head_dim,
         "rotary dims": attention.rotary_dim,
@@ -257,7 +256,7 @@ def _check_shapes(config: ModelConfig) -> None:
     }
     for name, value in sizes.items():
         if value % 16:
-            raise ConfigError(f"config.json: {name} = {value} is not a multiple of 16, which the kernels need")
+            raise ConfigError(f"{where}: {name} = {value} is not a multiple of 16, which the kernels need")
     rows = {  # what a matrix is multiplied with
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -266,14 +265,14 @@ def _check_shapes(config: ModelConfig) -> None:
     }
     for name, value in rows.items():
         if value % 32:
-            raise ConfigError(f"config.json: {name} = {value} is not a multiple of 32, which the kernels need")
+            raise ConfigError(f"{where}: {name} = {value} is not a multiple of 32, which the kernels need")
     if sum(config.mrope_section) != attention.rotary_dim // 2 and config.mrope_section != (11, 11, 10):
         raise ConfigError(
-            f"config.json: mrope_section {list(config.mrope_section)} does not add up to {attention.rotary_dim // 2}"
+            f"{where}: mrope_section {list(config.mrope_section)} does not add up to {attention.rotary_dim // 2}"
         )
     for name, total in {
         "parameters of one layer": config.hidden_size * (config.intermediate_size + delta.channels),
         "vocabulary": config.vocab_size * config.hidden_size,
     }.items():
         if total > 1 << 36:
-            raise ConfigError(f"config.json: the {name} would take {total:,} elements; is the file damaged?")
+            raise ConfigError(f"{where}: the {name} would take {total:,} elements; is the file damaged?")

@@ -1,108 +1,75 @@
-"""A checkpoint's tensors into a backend, window by window, in canonical order."""
+"""A model's tensors into a backend, window by window, in canonical order."""
 
-from collections.abc import Iterator
-from typing import Any
+import warnings
+from collections import Counter
+from math import prod
 
-import numpy as np
-from numpy.typing import NDArray
-
-from qwick.errors import CheckpointError
-from qwick.formats import F32, FILE_DTYPES, Format, widened
-from qwick.model.config import ModelConfig
-from qwick.model.names import TensorSpec, file_names, has_head, has_mtp, tensor_specs
+from qwick.errors import FormatWarning
+from qwick.formats import BF16, F32, FILE_DTYPES, Format
+from qwick.model.names import TensorSpec
 from qwick.model.qwen3_5 import Qwen3_5, Tensors
+from qwick.model.source import Source
 from qwick.ops.contract import Backend, Progress, W
-from qwick.weights.checkpoint import Checkpoint
-
-WINDOW_BYTES = 8 << 20  # of the file's rows held at once, besides the weights themselves
-
-
-def resolve_config(config: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
-    """Settle what the tensors decide: an MTP block that was not shipped, tying that config.json leaves out."""
-    names = checkpoint.tensors.keys()
-    tied = config.tie_word_embeddings
-    return config.resolved(tie_word_embeddings=not has_head(names) if tied is None else tied, has_mtp=has_mtp(names))
+from qwick.weights.gguf import DECODED
 
 
 def load_network(
-    checkpoint: Checkpoint,
-    config: ModelConfig,
-    backend: Backend[W],
-    format: Format | None = None,
-    progress: Progress | None = None,
+    source: Source, backend: Backend[W], format: Format | None = None, progress: Progress | None = None
 ) -> Qwen3_5[W]:
-    """Read every tensor of `config` into `backend`; matrices in `format`, or as the file has them.
+    """Read every tensor of `source` into `backend`; matrices in `format`, or as the file has them.
 
-    Raises CheckpointError naming tensors that are missing, unmapped, or of a wrong shape or dtype.
+    Warns (FormatWarning) about types that are decoded because no kernel reads them. Raises CheckpointError when a file
+    cannot deliver.
     """
-    config = resolve_config(config, checkpoint)
-    specs = list(tensor_specs(config))
-    files = file_names(specs, checkpoint.tensors.keys())
-    for spec in specs:
-        _check(spec, files[spec.name], checkpoint)
-    by_name = {spec.name: _load(spec, files[spec.name], checkpoint, backend, format, progress) for spec in specs}
-    return Qwen3_5(config, Tensors(by_name))
+    _warn_decoded(source, format)
+    return Qwen3_5(
+        source.config, Tensors({spec.name: _load(spec, source, backend, format, progress) for spec in source.specs})
+    )
 
 
 def memory_format(spec: TensorSpec, file_dtype: str, format: Format | None) -> Format:
-    """The format a matrix takes in memory: the one asked for where it fits, else the file's, losslessly."""
-    lossless = FILE_DTYPES[file_dtype]
-    if format == F32:  # not coarse: it spares prompt rows the rounding to bf16, the gates' too
+    """The format a tensor takes in memory: the one asked for where it fits, else the file's, losslessly."""
+    if (
+        not spec.matrix or format == F32
+    ):  # F32 is not coarse: it spares prompt rows the rounding to bf16, the gates' too
         return F32
     if format is None or not spec.coarse or spec.shape[-1] % format.block_len:
-        return lossless
+        return FILE_DTYPES.get(file_dtype, BF16)  # BF16: for types that are decoded
     return format
 
 
-def _check(spec: TensorSpec, file_name: str, checkpoint: Checkpoint) -> None:
-    info = checkpoint.tensors[file_name]
-    if info.dtype not in FILE_DTYPES:
-        raise CheckpointError(f"{file_name} has dtype {info.dtype}; qwick reads {', '.join(FILE_DTYPES)}")
-    if tuple(info.shape) != spec.shape:
-        raise CheckpointError(f"{file_name} has shape {list(info.shape)}, but config.json asks for {list(spec.shape)}")
+def memory_bytes(source: Source, format: Format | None = None) -> int:
+    """What the weights will take, each tensor on whole cache lines."""
+    return sum(-(-_num_bytes(spec, source, format) // 64) * 64 for spec in source.specs)
 
 
-def _load(
-    spec: TensorSpec,
-    file_name: str,
-    checkpoint: Checkpoint,
-    backend: Backend[W],
-    format: Format | None,
-    progress: Progress | None,
-) -> W:
-    info = checkpoint.tensors[file_name]
+def _num_bytes(spec: TensorSpec, source: Source, format: Format | None) -> int:
     if not spec.matrix:
-        values = widened(checkpoint.read(file_name, 0, spec.shape[0])).reshape(spec.shape)
-        if progress:
-            progress(info.num_bytes)
-        canonical = spec.to_canonical(values)
-        # conv1d is [channels, 1, taps] in the file.
-        return backend.add_vector(spec.name, canonical[:, 0] if canonical.ndim == 3 else canonical)
-    windows = _windows(spec, file_name, checkpoint, progress)
+        return 4 * prod(spec.shape)
+    return memory_format(spec, source.info(spec).dtype, format).family.num_bytes(*spec.shape)
+
+
+def _load(spec: TensorSpec, source: Source, backend: Backend[W], format: Format | None, progress: Progress | None) -> W:
+    if not spec.matrix:
+        return backend.add_vector(spec.name, source.vector(spec, progress))
     rows, cols = spec.shape
-    return backend.add_matrix(spec.name, (rows, cols), memory_format(spec, info.dtype, format), windows)
+    dtype = source.info(spec).dtype
+    held, stored = FILE_DTYPES.get(dtype), memory_format(spec, dtype, format)
+    blocks = held if held is not None and held.is_blocks else None
+    return backend.add_matrix(spec.name, (rows, cols), stored, source.windows(spec, progress), blocks)
 
 
-def _windows(
-    spec: TensorSpec, file_name: str, checkpoint: Checkpoint, progress: Progress | None
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(first canonical row, rows): contiguous stretches of the file's rows, in canonical order."""
-    info = checkpoint.tensors[file_name]
-    num_rows = spec.shape[0]
-    row_bytes = max(1, info.num_bytes // num_rows)
-    most = max(1, WINDOW_BYTES // row_bytes)
-    for target, source, count in _stretches(spec.row_order, num_rows, most):
-        rows = checkpoint.read(file_name, source, source + count)
-        if progress:
-            progress(count * row_bytes)
-        yield target, rows if spec.col_order is None else np.ascontiguousarray(rows[:, spec.col_order])
-
-
-def _stretches(order: NDArray[np.int64] | None, num_rows: int, most: int) -> Iterator[tuple[int, int, int]]:
-    """(canonical row, file row, count) of consecutive rows, none longer than `most`."""
-    if order is None:
-        order = np.arange(num_rows)
-    breaks = np.flatnonzero(np.diff(order) != 1) + 1
-    for begin, end in zip([0, *breaks], [*breaks, num_rows], strict=True):
-        for row in range(int(begin), int(end), most):
-            yield row, int(order[row]), min(most, int(end) - row)
+def _warn_decoded(source: Source, format: Format | None) -> None:
+    decoded = [spec for spec in source.specs if source.info(spec).dtype in DECODED]
+    if not decoded:
+        return
+    types = Counter(source.info(spec).dtype for spec in decoded)
+    listed = ", ".join(f"{count} of type {name}" for name, count in types.items())
+    file_bytes = sum(source.info(spec).num_bytes for spec in decoded)
+    held_bytes = sum(_num_bytes(spec, source, format) for spec in decoded)
+    warnings.warn(
+        f"{source.path.name}: no kernel reads {listed}; decoded, these tensors take {held_bytes >> 20} MiB of memory "
+        f"instead of {file_bytes >> 20}. A Q4_K_M file of the same model is as small and faster",
+        FormatWarning,
+        stacklevel=2,
+    )

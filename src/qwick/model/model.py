@@ -6,13 +6,13 @@ from typing import Generic, TypeAlias
 
 from qwick.errors import ConfigError
 from qwick.formats import Format
-from qwick.model.config import ModelConfig, load_config
-from qwick.model.load import load_network
+from qwick.model.config import ModelConfig
+from qwick.model.load import load_network, memory_bytes
 from qwick.model.qwen3_5 import Qwen3_5
 from qwick.model.rope import RopeTable
+from qwick.model.source import Source, open_source
 from qwick.ops.contract import Backend, Batch, CommitBatch, Program, Result, W
 from qwick.ops.native import NativeBackend, NativeWeight
-from qwick.weights.checkpoint import open_checkpoint
 
 LoadProgress: TypeAlias = Callable[[int, int], None]
 """(bytes read so far, bytes in all)"""
@@ -55,7 +55,7 @@ class Model(Generic[W]):
 
 
 def open_model(
-    folder: Path,
+    source: Path | Source,
     *,
     format: Format | None = None,
     threads: int | None = None,
@@ -64,21 +64,34 @@ def open_model(
     lock_memory: bool = False,
     progress: LoadProgress | None = None,
 ) -> Model[NativeWeight]:
-    """Read a Hugging Face folder into native memory; matrices in `format`, or as the file has them.
+    """Read a model's folder or GGUF file into native memory; matrices in `format`, or as the file has them.
 
-    Raises CheckpointError, ConfigError, KernelError, CapacityError; nothing stays allocated then.
+    A `Source` stays open. Raises CheckpointError, ConfigError, KernelError, CapacityError, leaving nothing allocated.
     """
-    config = load_config(folder)
-    with open_checkpoint(folder) as checkpoint:
-        total = sum(info.num_bytes for info in checkpoint.tensors.values())
-        done = 0
+    if isinstance(source, Path):
+        with open_source(source) as opened:
+            return open_model(
+                opened,
+                format=format,
+                threads=threads,
+                threads_batch=threads_batch,
+                isa=isa,
+                lock_memory=lock_memory,
+                progress=progress,
+            )
+    total, done = source.num_bytes, 0
 
-        def advance(num_bytes: int) -> None:
-            nonlocal done
-            done += num_bytes
-            if progress:
-                progress(done, total)
+    def advance(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        if progress:
+            progress(done, total)
 
-        backend = NativeBackend(threads=threads, threads_batch=threads_batch, isa=isa, lock_memory=lock_memory)
-        network = load_network(checkpoint, config, backend, format, advance)
-    return Model(network, backend)
+    backend = NativeBackend(
+        threads=threads,
+        threads_batch=threads_batch,
+        isa=isa,
+        reserve_bytes=memory_bytes(source, format),
+        lock_memory=lock_memory,
+    )
+    return Model(load_network(source, backend, format, advance), backend)

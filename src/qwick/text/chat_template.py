@@ -5,14 +5,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from qwick.errors import CheckpointError, TemplateError, UsageError
 from qwick.text.json_file import read_object
 from qwick.text.quoting import Json, Piece, Quoting, plain_data
 from qwick.text.template_process import TemplateProcess
+from qwick.weights.checkpoint import Metadata, Strings
 
 MAX_TEMPLATE_BYTES = 1 << 20
+NOTHING: Metadata = MappingProxyType({})  # a folder's
+_GGUF_KEY = "tokenizer.chat_template"
+_GGUF_TOKENS = "tokenizer.ggml."
 
 # SHA-256 of the official templates: does the model think unless told otherwise?
 OFFICIAL = {
@@ -65,12 +70,18 @@ class ChatTemplate:
     is_own: bool = False
 
     @classmethod
-    def open(cls, folder: Path, *, is_own: bool = False) -> "ChatTemplate":
-        """The template of a model's folder; CHATML when it has none. Raises CheckpointError when it cannot be read."""
-        config = read_object(folder / "tokenizer_config.json")
-        tokens = {key: _token_text(value) for key, value in config.items() if key.endswith("_token")}
-        special_tokens = {key: text for key, text in tokens.items() if text is not None}
-        template = cls(_find_source(folder, config), special_tokens, is_own)
+    def open(cls, path: Path, metadata: Metadata = NOTHING, *, is_own: bool = False) -> "ChatTemplate":
+        """The template of a model: a folder, or a GGUF file and its metadata; CHATML when it has none.
+
+        Raises CheckpointError when it cannot be read.
+        """
+        if metadata:
+            template = cls(_source_of_gguf(path, metadata), _special_tokens_of_gguf(metadata), is_own)
+        else:
+            config = read_object(path / "tokenizer_config.json")
+            tokens = {key: _token_text(value) for key, value in config.items() if key.endswith("_token")}
+            special_tokens = {key: text for key, text in tokens.items() if text is not None}
+            template = cls(_find_source(path, config), special_tokens, is_own)
         if not template.is_known:
             _ = template._process  # starts now, beside the loading of the weights
         return template
@@ -144,6 +155,25 @@ class ChatTemplate:
         """End the child process, if there is one."""
         if "_process" in self.__dict__:
             self._process.close()
+
+
+def _source_of_gguf(path: Path, metadata: Metadata) -> str:
+    """The file's template, or its variant `default` where it has only named ones."""
+    key = _GGUF_KEY if _GGUF_KEY in metadata else f"{_GGUF_KEY}.default"
+    template = metadata.get(key, CHATML)
+    if not isinstance(template, str) or len(template) > MAX_TEMPLATE_BYTES:
+        raise CheckpointError(f"{path}: {key} is no text of up to {MAX_TEMPLATE_BYTES >> 20} MiB")
+    return template
+
+
+def _special_tokens_of_gguf(metadata: Metadata) -> dict[str, str]:
+    """bos_token and so on, which tokenizer_config.json gives as texts and a GGUF file as ids."""
+    tokens, found = metadata.get(f"{_GGUF_TOKENS}tokens"), dict[str, str]()
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
+        token_id = metadata.get(f"{_GGUF_TOKENS}{key}_token_id")
+        if isinstance(tokens, Strings) and isinstance(token_id, int) and 0 <= token_id < len(tokens):
+            found[f"{name}_token"] = tokens[token_id]
+    return found
 
 
 def _find_source(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:

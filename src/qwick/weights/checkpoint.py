@@ -1,6 +1,6 @@
 """A model's tensors by name, whatever files they lie in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self, cast
@@ -8,20 +8,41 @@ from typing import Any, Protocol, Self, cast
 from numpy.typing import NDArray
 
 from qwick.errors import CheckpointError, UsageError
-from qwick.weights.files import JSON_LIMIT_BYTES, TensorInfo, read_json
+from qwick.weights.files import JSON_LIMIT_BYTES, MAX_SHARDS, RegularFile, TensorInfo, named, read_json
+from qwick.weights.gguf import open_gguf
+from qwick.weights.gguf_header import MAGIC, Metadata, Strings
 from qwick.weights.safetensors import SafetensorsFile
 
-__all__ = ["JSON_LIMIT_BYTES", "Checkpoint", "TensorInfo", "open_checkpoint", "read_json"]
+__all__ = [
+    "JSON_LIMIT_BYTES",
+    "Checkpoint",
+    "Metadata",
+    "Strings",
+    "TensorInfo",
+    "is_gguf",
+    "named",
+    "open_checkpoint",
+    "read_json",
+]
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 ADAPTER_NAME = "adapter_model.safetensors"
 INDEX_LIMIT_BYTES = 1 << 22  # the 9B's has 70 KB
-MAX_SHARDS = 1000  # each is an open file
 
 
 class Checkpoint(Protocol):
     """Tensors by name. Not for several threads at once unless it says so; a context manager that closes itself."""
+
+    @property
+    def path(self) -> Path:
+        """The folder or file that was opened."""
+        ...
+
+    @property
+    def metadata(self) -> Metadata:
+        """What a GGUF file says beside its tensors; empty for safetensors, whose folders have JSON files for it."""
+        ...
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -31,7 +52,8 @@ class Checkpoint(Protocol):
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) of the first dimension -> a fresh array [stop - start, ...] that the caller owns.
 
-        float32 for F32 and F16 (widened, lossless), uint16 holding bf16 bits for BF16. A tensor of rank 0 is one row.
+        float32 for F32; float16; uint16 holding bf16 bits for BF16; uint8 [..., row bytes] for blocks of a Format.
+        Other quantised types, and blocks in a tensor of rank 1, come decoded to float32. Rank 0 is one row.
         Raises CheckpointError when the file cannot deliver or the dtype is unknown, KeyError for an unknown name,
         ValueError for rows that do not exist.
         """
@@ -48,15 +70,27 @@ class Checkpoint(Protocol):
     ) -> None: ...
 
 
-class _SafetensorsCheckpoint:
-    """One or many safetensors files as one checkpoint. Reads use no shared state: threads may read side by side."""
+class _File(Protocol):
+    """One file of a checkpoint."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._files: list[SafetensorsFile] = []
-        self._home: dict[str, SafetensorsFile] = {}
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]: ...
+    def close(self) -> None: ...
+
+
+class _Files:
+    """One or many files as one checkpoint. Reads use no shared state: threads may read side by side."""
+
+    def __init__(self, path: Path, files: Iterable[_File], metadata: Metadata = MappingProxyType({})) -> None:
+        self.path = path
+        self.metadata = metadata
+        self._files: list[_File] = []
+        self._home: dict[str, _File] = {}
         try:
-            for path in paths:
-                self._add(SafetensorsFile(path))
+            for file in files:
+                self._add(file)
         except BaseException:
             self.close()
             raise
@@ -64,7 +98,7 @@ class _SafetensorsCheckpoint:
             {name: file.tensors[name] for name, file in self._home.items()}
         )
 
-    def _add(self, file: SafetensorsFile) -> None:
+    def _add(self, file: _File) -> None:
         self._files.append(file)
         for name in file.tensors:
             if name in self._home:
@@ -94,10 +128,11 @@ class _SafetensorsCheckpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The weights in `path`: a Hugging Face folder, or one safetensors file.
+    """The weights in `path`: a Hugging Face folder, one safetensors file, or a GGUF file (any part of a split one).
 
     In a folder: `model.safetensors`, else the shards that `model.safetensors.index.json` names, else the only
-    *.safetensors. Raises UsageError when `path` does not exist, CheckpointError for anything wrong with the files.
+    *.safetensors. A GGUF file may have any name. Raises UsageError when `path` does not exist, CheckpointError for
+    anything wrong with the files.
     """
     try:
         is_folder = path.is_dir()
@@ -107,14 +142,37 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not exists:
         raise UsageError(f"{path}: no such file or folder")
     if not is_folder:
-        if path.suffix != ".safetensors":
-            raise CheckpointError(f"{path}: not a folder or a .safetensors file, which is what qwick reads")
-        return _SafetensorsCheckpoint([path])
+        return _open_file(path)
     if (path / SINGLE_NAME).exists():
-        return _SafetensorsCheckpoint([path / SINGLE_NAME])
+        return _open_safetensors(path, [path / SINGLE_NAME])
     if (path / INDEX_NAME).exists():
         return _open_shards(path)
-    return _SafetensorsCheckpoint([_only_file(path)])
+    return _open_safetensors(path, [_only_file(path)])
+
+
+def _open_file(path: Path) -> Checkpoint:
+    if path.suffix == ".gguf" or (path.suffix != ".safetensors" and is_gguf(path)):
+        files = open_gguf(path)
+        return _Files(path, files, files[0].metadata)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: not a folder, a .gguf or a .safetensors file, which is what qwick reads")
+    return _open_safetensors(path, [path])
+
+
+def _open_safetensors(path: Path, paths: Iterable[Path]) -> _Files:
+    return _Files(path, map(SafetensorsFile, paths))
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether `path` is a file that begins as a GGUF file does, whatever its name (stores name files by their hash)."""
+    try:
+        file = RegularFile(path)
+    except CheckpointError:
+        return False
+    try:
+        return file.num_bytes >= len(MAGIC) and file.read(0, len(MAGIC)) == MAGIC
+    finally:
+        file.close()
 
 
 def _open_shards(folder: Path) -> Checkpoint:
@@ -125,9 +183,8 @@ def _open_shards(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{index}: names {len(shards)} files; at most {MAX_SHARDS} are read")
     missing = [shard for shard in shards if not (folder / shard).exists()]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CheckpointError(f"{folder}: {missing[0]}{more} of {len(shards)} shards missing; download the rest")
-    checkpoint = _SafetensorsCheckpoint([folder / shard for shard in shards])
+        raise CheckpointError(f"{folder}: {named(missing, most=1)} of {len(shards)} shards missing; download the rest")
+    checkpoint = _open_safetensors(folder, [folder / shard for shard in shards])
     for name, shard in weight_map.items():
         if checkpoint.home(name) != folder / shard:
             checkpoint.close()
@@ -172,6 +229,7 @@ def _only_file(folder: Path) -> Path:
             f"{folder}: only pickled weights (.bin), which can run code and are not read; "
             "convert them with save_pretrained(..., safe_serialization=True) of transformers"
         )
-    if any(name.endswith(".gguf") for name in names):
-        raise CheckpointError(f"{folder}: only GGUF files, which are not read yet; use the safetensors folder")
+    ggufs = [name for name in names if name.endswith(".gguf")]
+    if ggufs:
+        raise CheckpointError(f"{folder}: holds GGUF files ({named(ggufs)}); give one of them instead of the folder")
     raise CheckpointError(f"{folder}: no safetensors file; is this the model's folder, and is the download complete?")

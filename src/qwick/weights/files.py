@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -10,6 +11,10 @@ from typing import Any, NoReturn, cast
 from qwick.errors import CheckpointError
 
 JSON_LIMIT_BYTES = 1 << 20  # a config.json has 4 KB; parsed JSON takes up to 30 times its bytes
+MAX_TENSORS = 20_000  # the 27B has 1,199
+MAX_NAME_BYTES = 4096
+MAX_SHARDS = 1000  # each is an open file
+DOWNLOAD_AGAIN = "download or copy it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,17 @@ def read_json(path: Path, limit: int = JSON_LIMIT_BYTES) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: holds a {type(value).__name__} where an object is expected")
     return cast("dict[str, Any]", value)
+
+
+def shown(name: str) -> str:
+    """A name from a file, safe to print: escaped and short."""
+    return ascii(name if len(name) <= 200 else name[:200] + "...")
+
+
+def named(names: Collection[str], most: int = 6) -> str:
+    """Names as a list for a message, the first few."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
 
 
 def _refuse_constant(name: str) -> NoReturn:

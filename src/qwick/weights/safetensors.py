@@ -23,12 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick.errors import CapacityError, CheckpointError
-from qwick.formats import FILE_DTYPES
-from qwick.weights.files import RegularFile, TensorInfo
+from qwick.weights.files import DOWNLOAD_AGAIN, MAX_NAME_BYTES, MAX_TENSORS, RegularFile, TensorInfo, shown
 
 MAX_HEADER_BYTES = 100_000_000  # the official reader's limit
-MAX_TENSORS = 20_000  # the 27B has 1,199
-MAX_NAME_BYTES = 4096
 MAX_RANK = 8
 MAX_MARKS = 10_000_000  # quotes and backslashes, where the scan spends its time: 20,000 tensors have 160,000 quotes
 
@@ -86,13 +83,13 @@ class SafetensorsFile:
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) of the first dimension -> [stop - start, ...]; a tensor of rank 0 counts as one row.
 
-        The array is fresh and belongs to the caller: float32, for F32 and (widened) F16; uint16 bf16 bits for BF16.
+        The array is fresh and belongs to the caller: float32, float16, or uint16 holding bf16 bits.
         """
         info = self.tensors[name]
         dtype = STORED_DTYPES.get(info.dtype)
         if dtype is None:
             raise CheckpointError(
-                f"{self.path}: tensor {_show(name)} is stored as {info.dtype}; qwick reads {', '.join(FILE_DTYPES)}"
+                f"{self.path}: tensor {shown(name)} is stored as {info.dtype}; qwick reads {', '.join(STORED_DTYPES)}"
             )
         rows, *row_shape = info.shape or (1,)
         if not 0 <= start <= stop <= rows:
@@ -100,18 +97,14 @@ class SafetensorsFile:
         row_bytes = math.prod(row_shape) * dtype.itemsize
         try:
             values = np.empty((stop - start, *row_shape), dtype)
-            widened = np.empty(values.shape, np.float32) if info.dtype == "F16" else None
         except MemoryError:
             raise CapacityError(
-                f"{self.path}: no memory for {stop - start} rows ({(stop - start) * row_bytes} bytes) of {_show(name)}"
+                f"{self.path}: no memory for {stop - start} rows ({(stop - start) * row_bytes} bytes) of {shown(name)}"
             ) from None
         if values.size:
             target = values.reshape(-1).view(np.uint8).data
             self._file.read_into(target, self._data_start + self._begins[name] + start * row_bytes)
-        if widened is None:
-            return values
-        np.copyto(widened, values)
-        return widened
+        return values
 
     def close(self) -> None:
         """Idempotent."""
@@ -120,7 +113,9 @@ class SafetensorsFile:
 
 def _read_header(file: RegularFile) -> bytes:
     if file.num_bytes < 8:
-        raise CheckpointError(f"{file.path}: {file.num_bytes} bytes is too short for a safetensors file; {_AGAIN}")
+        raise CheckpointError(
+            f"{file.path}: {file.num_bytes} bytes is too short for a safetensors file; {DOWNLOAD_AGAIN}"
+        )
     start = file.read(0, 8)
     if start == b"version ":
         raise CheckpointError(f"{file.path}: a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
@@ -128,7 +123,9 @@ def _read_header(file: RegularFile) -> bytes:
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(f"{file.path}: not a safetensors file (a header of {length} bytes is beyond the format)")
     if 8 + length > file.num_bytes:
-        raise CheckpointError(f"{file.path}: ends inside its header ({file.num_bytes} of {8 + length} bytes); {_AGAIN}")
+        raise CheckpointError(
+            f"{file.path}: ends inside its header ({file.num_bytes} of {8 + length} bytes); {DOWNLOAD_AGAIN}"
+        )
     header = file.read(8, length)
     if header.count(b'"') + header.count(b"\\") > MAX_MARKS:
         raise CheckpointError(
@@ -140,11 +137,8 @@ def _read_header(file: RegularFile) -> bytes:
             decoder.decode(header[offset : offset + (1 << 20)])
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        raise CheckpointError(f"{file.path}: the header is not UTF-8; {_AGAIN}") from None
+        raise CheckpointError(f"{file.path}: the header is not UTF-8; {DOWNLOAD_AGAIN}") from None
     return header
-
-
-_AGAIN = "download or copy it again"
 
 
 class _Scanner:
@@ -158,7 +152,7 @@ class _Scanner:
     def take(self, pattern: re.Pattern[bytes], what: str) -> re.Match[bytes]:
         match = pattern.match(self.header, self.position)
         if match is None:
-            raise CheckpointError(f"{self.path}: header byte {self.position}: expected {what}; {_AGAIN}")
+            raise CheckpointError(f"{self.path}: header byte {self.position}: expected {what}; {DOWNLOAD_AGAIN}")
         self.position = match.end()
         return match
 
@@ -182,14 +176,14 @@ def _parse_header(header: bytes, path: Path) -> dict[str, tuple[TensorInfo, int]
     for _ in scanner.members("a tensor"):
         match = scanner.take(_NAME, "a tensor's name")
         if match.end() - match.start() > MAX_NAME_BYTES:
-            raise CheckpointError(f"{path}: a tensor's name of {match.end() - match.start()} bytes; {_AGAIN}")
+            raise CheckpointError(f"{path}: a tensor's name of {match.end() - match.start()} bytes; {DOWNLOAD_AGAIN}")
         name: str = json.loads(match[1])
         if name == "__metadata__" and not metadata_seen:
             scanner.take(_METADATA, "an object of strings for __metadata__")
             metadata_seen = True
             continue
         if name in spans or name == "__metadata__":
-            raise CheckpointError(f"{path}: the header names {_show(name)} twice")
+            raise CheckpointError(f"{path}: the header names {shown(name)} twice")
         if len(spans) == MAX_TENSORS:
             raise CheckpointError(f"{path}: more than {MAX_TENSORS} tensors; no such model is known")
         spans[name] = _parse_entry(scanner, name)
@@ -198,7 +192,7 @@ def _parse_header(header: bytes, path: Path) -> dict[str, tuple[TensorInfo, int]
 
 
 def _parse_entry(scanner: _Scanner, name: str) -> tuple[TensorInfo, int]:
-    label = _show(name)
+    label = shown(name)
     scanner.take(_ENTRY, f"'{{' for tensor {label}")
     fields: dict[str, bytes] = {}
     for _ in scanner.members(f"a field of tensor {label}"):
@@ -238,15 +232,12 @@ def _check_layout(spans: Mapping[str, tuple[TensorInfo, int]], data_bytes: int, 
     for name, (info, begin) in sorted(spans.items(), key=lambda item: (item[1][1], item[1][0].num_bytes)):
         if begin != end:
             raise CheckpointError(
-                f"{path}: tensor {_show(name)} begins at data byte {begin}, but the one before it ends at {end}"
+                f"{path}: tensor {shown(name)} begins at data byte {begin}, but the one before it ends at {end}"
             )
         end += info.num_bytes
     if end > data_bytes:
-        raise CheckpointError(f"{path}: truncated: its tensors need {end} bytes and {data_bytes} are there; {_AGAIN}")
+        raise CheckpointError(
+            f"{path}: truncated: its tensors need {end} bytes and {data_bytes} are there; {DOWNLOAD_AGAIN}"
+        )
     if end < data_bytes:
         raise CheckpointError(f"{path}: {data_bytes - end} bytes follow the last tensor, which the format forbids")
-
-
-def _show(name: str) -> str:
-    """A name from a file, safe to print: escaped and short."""
-    return ascii(name if len(name) <= 200 else name[:200] + "...")
