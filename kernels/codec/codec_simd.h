@@ -1,4 +1,5 @@
 // How weights, activations and cache entries are stored and read back. Included after simd_<isa>.h.
+#include "codec/block_panels_simd.h"
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
@@ -74,6 +75,14 @@ void fill_values(Kernels& table) {
     table.decode_panel[static_cast<int>(family)] = decode_panel<family>;
 }
 
+template <int first>
+void fill_block_panels(Kernels& table) {
+    if constexpr (first < kNumFamilies) {
+        table.decode_panel[first] = decode_block_panel<static_cast<Family>(first)>;
+        fill_block_panels<first + 1>(table);
+    }
+}
+
 void store_kv_f32(const float* x, int64_t n, void* out) {
     for (int64_t i = 0; i < n; i += kLanes) store(static_cast<float*>(out) + i, load(x + i));
 }
@@ -90,6 +99,7 @@ void fill_codec(Kernels& table) {
     fill_values<Family::f32>(table);
     fill_values<Family::bf16>(table);
     fill_values<Family::f16>(table);
+    fill_block_panels<static_cast<int>(Family::i8)>(table);
     table.store_kv[0] = store_kv_f32;
     table.store_kv[1] = store_kv_f16;
 }

@@ -1,3 +1,7 @@
 #include "simd/simd_avx512.h"
 
+#include "codec/block_codes_simd.h"
+
+#include "linear/int_dot_simd.h"
+
 #include "linear/linear_simd.h"  // written over the vector above

@@ -1,5 +1,7 @@
 // Matrix products. Included after simd_<isa>.h.
 #include "linear/dots_simd.h"
+
+#include "linear/block_dots_simd.h"
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
@@ -51,6 +53,7 @@ void fill_linear(Kernels& table) {
     table.dots[static_cast<int>(Family::f32)] = dots<FloatTile<float>>;
     table.dots[static_cast<int>(Family::bf16)] = dots<FloatTile<Bf16>>;
     table.dots[static_cast<int>(Family::f16)] = dots<FloatTile<F16>>;
+    fill_block_dots<static_cast<int>(Family::i8)>(table);
     table.panel_product = panel_product;
 }
 

@@ -80,9 +80,6 @@ inline Vec load_bf16(const uint16_t* p) {
 inline Vec load_f16(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
-inline Vec load_i8(const int8_t* p) {
-    return to_floats(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-}
 inline void store_f16(uint16_t* p, Vec v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -102,27 +99,33 @@ inline Vec round_bf16(Vec v) {
     return _mm256_castsi256_ps(_mm256_and_si256(up, high));
 }
 
-// --- int8 blocks
-// ------------------------------------------------------------------------------------------------------
+// --- blocks: vectors of bytes and 16-bit pairs, one 32-bit lane per weight row (blocks.h)
 
-using Bytes = __m256i;
-constexpr int64_t kBlocksPerBytes = 1;  // quantised blocks in one vector of bytes
-
-// `num_blocks` >= 1 left to read at p.
-inline Bytes load_bytes(const int8_t* p, int64_t /*num_blocks*/) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+// clang-format off
+inline Ints load_ints(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline void store_ints(void* p, Ints v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+inline Ints splat_ints(int32_t x) { return _mm256_set1_epi32(x); }
+inline Ints both(Ints a, Ints b) { return _mm256_and_si256(a, b); }
+inline Ints either(Ints a, Ints b) { return _mm256_or_si256(a, b); }
+inline Ints add_ints(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+inline Ints add_pairs(Ints a, Ints b) { return _mm256_add_epi16(a, b); }
+inline Ints dot_pairs(Ints a, Ints b) { return _mm256_madd_epi16(a, b); }  // 16-bit products, summed two by two
+inline Ints dot_bytes(Ints w, Ints x) { return _mm256_maddubs_epi16(w, x); }  // the same of unsigned w, signed x
+inline Ints abs_bytes(Ints v) { return _mm256_abs_epi8(v); }
+inline Ints with_sign(Ints x, Ints w) { return _mm256_sign_epi8(x, w); }  // x times the sign of w; x >= -127
+template <int n> inline Ints shift_left(Ints v) { return _mm256_slli_epi32(v, n); }
+template <int n> inline Ints shift_right(Ints v) { return _mm256_srli_epi32(v, n); }
+template <int n> inline Ints shift_right_signed(Ints v) { return _mm256_srai_epi32(v, n); }
+// clang-format on
+inline Ints load_signed(const int8_t* p) {  // kLanes bytes
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
-inline Bytes abs_bytes(Bytes v) {
-    return _mm256_abs_epi8(v);
+inline Ints pairs_of(Ints low, Ints high) {  // the lower 16 bits of each lane of both
+    return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);
 }
-// Products of w and x summed four by four, exact: |w| (as unsigned, so -128 is fine) times x with w's sign. x >= -127.
-inline Ints dot_bytes(Bytes abs_w, Bytes w, Bytes x) {
-    const __m256i pairs = _mm256_maddubs_epi16(abs_w, _mm256_sign_epi8(x, w));
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-}
-// A block's factor in every lane that dot_bytes fills from it.
-inline Vec block_factors(const float* factors) {
-    return _mm256_broadcast_ss(factors);
+inline Ints look_up(const int8_t* table, Ints index) {  // 16 entries, bytes of 0 .. 15
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))),
+                               index);
 }
 
 // --- panels

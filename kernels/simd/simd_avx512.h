@@ -96,10 +96,6 @@ inline Vec load_bf16(const uint16_t* p) {
 inline Vec load_f16(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-inline Vec load_i8(const int8_t* p) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return to_floats(_mm512_cvtepi16_epi32(_mm256_cvtepi8_epi16(bytes)));
-}
 inline void store_f16(uint16_t* p, Vec v) {
     const __m128i low = _mm256_cvtps_ph(_mm512_castps512_ps256(v), _MM_FROUND_TO_NEAREST_INT);
     const __m128i high = _mm256_cvtps_ph(_mm512_extractf32x8_ps(v, 1), _MM_FROUND_TO_NEAREST_INT);
@@ -120,28 +116,34 @@ inline Vec round_bf16(Vec v) {
     return _mm512_castsi512_ps(_mm512_and_si512(up, high));
 }
 
-// --- int8 blocks
-// ------------------------------------------------------------------------------------------------------
+// --- blocks: vectors of bytes and 16-bit pairs, one 32-bit lane per weight row (blocks.h)
 
-using Bytes = __m512i;
-constexpr int64_t kBlocksPerBytes = 2;  // quantised blocks in one vector of bytes
-
-// `num_blocks` >= 1 left to read at p; a missing second block is zero.
-inline Bytes load_bytes(const int8_t* p, int64_t num_blocks) {
-    if (num_blocks > 1) return _mm512_loadu_si512(p);
-    return _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 0);
+// clang-format off
+inline Ints load_ints(const void* p) { return _mm512_loadu_si512(p); }
+inline void store_ints(void* p, Ints v) { _mm512_storeu_si512(p, v); }
+inline Ints splat_ints(int32_t x) { return _mm512_set1_epi32(x); }
+inline Ints both(Ints a, Ints b) { return _mm512_and_si512(a, b); }
+inline Ints either(Ints a, Ints b) { return _mm512_or_si512(a, b); }
+inline Ints add_ints(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+inline Ints add_pairs(Ints a, Ints b) { return _mm512_add_epi16(a, b); }
+inline Ints dot_pairs(Ints a, Ints b) { return _mm512_madd_epi16(a, b); }  // 16-bit products, summed two by two
+inline Ints dot_bytes(Ints w, Ints x) { return _mm512_maddubs_epi16(w, x); }  // the same of unsigned w, signed x
+inline Ints abs_bytes(Ints v) { return _mm512_abs_epi8(v); }
+template <int n> inline Ints shift_left(Ints v) { return _mm512_slli_epi32(v, n); }
+template <int n> inline Ints shift_right(Ints v) { return _mm512_srli_epi32(v, n); }
+template <int n> inline Ints shift_right_signed(Ints v) { return _mm512_srai_epi32(v, n); }
+// clang-format on
+inline Ints with_sign(Ints x, Ints w) {  // x, negated where w is negative: where w is 0, it does not count
+    return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
 }
-inline Bytes abs_bytes(Bytes v) {
-    return _mm512_abs_epi8(v);
+inline Ints load_signed(const int8_t* p) {  // kLanes bytes
+    return _mm512_cvtepi16_epi32(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
-// Products of w and x summed four by four, exact: |w| (as unsigned, so -128 is fine) times x with w's sign. x >= -127.
-inline Ints dot_bytes(Bytes abs_w, Bytes w, Bytes x) {
-    const __m512i signed_x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
-    return _mm512_madd_epi16(_mm512_maddubs_epi16(abs_w, signed_x), _mm512_set1_epi16(1));
+inline Ints pairs_of(Ints low, Ints high) {  // the lower 16 bits of each lane of both
+    return _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32(high, 16));
 }
-// Each block's factor in every lane that dot_bytes fills from it.
-inline Vec block_factors(const float* factors) {
-    return _mm512_mask_mov_ps(splat(factors[0]), 0xff00, splat(factors[1]));
+inline Ints look_up(const int8_t* table, Ints index) {  // 16 entries, bytes of 0 .. 15
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), index);
 }
 
 // --- panels

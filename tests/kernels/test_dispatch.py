@@ -42,7 +42,7 @@ def test_leaves_come_from_the_forced_isa_or_from_below(isa):
     if isa == "scalar":
         assert set(choice.values()) == {"scalar"}
     if isa == "avx2":
-        assert choice["dots.f16"] == choice["panel_product"] == choice["attend_block.f16"] == "avx2"
+        assert choice["dots.u4k"] == choice["panel_product"] == choice["attend_block.f16"] == "avx2"
 
 
 def program_output(isa, x, weight):
