@@ -1,0 +1,1 @@
+"""Turning a model into a GGUF file in another format."""
