@@ -3,6 +3,7 @@
 import gc
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,26 @@ def test_do_sample_false_is_greedy(folder: Path, tmp_path: Path, monkeypatch: py
     assert engine.requests[0].sampling.is_greedy
 
 
+def test_the_size_and_the_mode_choose_the_card_s_advice(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    template = Path(__file__).parent / "text/templates/qwen3.5_4b_9b.jinja"
+    (tmp_path / "chat_template.jinja").symlink_to(template)
+    llm, engine = scripted(tmp_path, monkeypatch, "x")
+    llm.config = replace(llm.config, hidden_size=2560)
+    for think in (None, True, False):
+        llm.chat(USER, think=think)
+    llm.chat(USER, think=False, presence_penalty=0.5, logit_bias={5: -1})
+    llm.generate("p")
+    sampling = [request.sampling for request in engine.requests]
+    assert [(s.top_p, s.presence_penalty) for s in sampling] == [
+        (0.95, 1.5), (0.95, 1.5), (0.8, 1.5), (0.8, 0.5), (0.95, 1.5)
+    ]  # fmt: skip
+    assert sampling[3].logit_bias == {5: -1}
+
+
 @pytest.mark.parametrize("senseless", [{"temperature": "hot"}, {"top_k": 1.5}, {"top_p": 7}, {"min_p": [1]}])
 def test_a_senseless_generation_config_is_the_model_s_fault(
     folder: Path, tmp_path: Path, senseless: dict[str, Any]
@@ -247,6 +268,9 @@ def test_what_cannot_be_is_refused_with_a_remedy(llm: LLM) -> None:
         (lambda: llm.generate("a" * 100_000), CapacityError),
         (lambda: llm.generate("a", temperature=-1), UsageError),
         (lambda: llm.generate("a", stop=""), UsageError),
+        (lambda: llm.generate("a", typical_p=0.5), UsageError),  # type: ignore[call-arg]
+        (lambda: llm.generate("a", typical_p=None), UsageError),  # type: ignore[call-arg]
+        (lambda: llm.generate("a", logit_bias={10**6: 1}), UsageError),
     ]
     for ask, error in refusals:
         with pytest.raises(error):

@@ -13,10 +13,11 @@ from qwick import pocket
 from qwick.engine.config import EngineConfig
 from qwick.engine.engine import Engine
 from qwick.engine.request import Request
-from qwick.errors import CheckpointError, QwickError, UsageError
+from qwick.errors import QwickError, UsageError
 from qwick.formats import format_named
 from qwick.model.model import LoadProgress, open_model
 from qwick.ops.native import NativeBackend
+from qwick.sampling.defaults import from_generation_config, with_defaults
 from qwick.sampling.params import SamplingParams
 from qwick.store import POCKET, find_model
 from qwick.streams import Completion, Stream, Streams
@@ -35,12 +36,16 @@ Prompt = str | Sequence[int]
 
 
 class SamplingOptions(TypedDict, total=False):
-    """Fields of SamplingParams; those left out, or None, are the model's defaults (its generation_config.json)."""
+    """Fields of SamplingParams; those left out, or None, are the model's defaults: its own files', else its card's."""
 
     temperature: float | None
     top_k: int | None
     top_p: float | None
     min_p: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    repetition_penalty: float | None
+    logit_bias: Mapping[int, float] | None
     seed: int | None
     max_tokens: int | None
     stop_token_ids: frozenset[int] | None
@@ -84,7 +89,8 @@ class LLM:
                 raise UsageError(f"{name} is {count}; it must be at least 1")
         weight_format = None if format is None else format_named(format)
         folder = find_model(path)
-        self._defaults = _sampling_defaults(folder)
+        advice = folder / "generation_config.json"
+        self._advice = from_generation_config(read_object(advice), str(advice))
         self.template = ChatTemplate.open(folder, is_own=folder == pocket.FOLDER)
         try:
             with ThreadPoolExecutor(1) as pool:  # the official vocabulary takes 0.9 s: beside the weights
@@ -135,7 +141,7 @@ class LLM:
     def stream(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Stream:
         """As `generate`, piece by piece; the stream's `completion` has the counts in the end."""
         ids = self.tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else prompt
-        return self._start(ids, stop, None, sampling)
+        return self._start(ids, stop, None, self._params(sampling, think=self.thinks_by_default))
 
     @overload
     def chat(
@@ -174,10 +180,11 @@ class LLM:
         text, not in its reasoning. Raises TemplateError.
         """
         think = self.thinks_by_default if think is None else think
+        params = self._params(sampling, think=think)
         pieces = self._render(messages, think)
         ids = self.tokenizer.encode_pieces(pieces)
         snapshot_at = self._snapshot_at(messages, think, pieces, ids) if self._keeps else None
-        answer = self._start(ids, stop, Segments("".join(piece.text for piece in pieces)), sampling, snapshot_at)
+        answer = self._start(ids, stop, Segments("".join(piece.text for piece in pieces)), params, snapshot_at)
         return answer if stream else answer.completion
 
     @property
@@ -213,31 +220,13 @@ class LLM:
         ids: Sequence[int],
         stop: str | Sequence[str],
         segments: Segments | None,
-        sampling: SamplingOptions,
+        params: SamplingParams,
         snapshot_at: int | None = None,
     ) -> Stream:
-        params = self._params(sampling).stopping_at(self.tokenizer.stop_ids)
         answer = Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments)
         return Stream(self._streams, Request(tuple(ids), params, self._keeps, snapshot_at), answer)
 
-    def _params(self, sampling: SamplingOptions) -> SamplingParams:
-        given = {name: value for name, value in sampling.items() if value is not None}
-        return SamplingParams(**cast("dict[str, Any]", self._defaults | given)).seeded()
-
-
-def _sampling_defaults(folder: Path) -> dict[str, Any]:
-    """What generation_config.json says about sampling. `do_sample` false means greedy, as in transformers."""
-    path = folder / "generation_config.json"
-    raw = read_object(path)
-    defaults = {name: raw[name] for name in ("temperature", "top_k", "top_p", "min_p") if raw.get(name) is not None}
-    if raw.get("do_sample") is False:
-        defaults["temperature"] = 0.0
-    for name, value in defaults.items():
-        wanted = int if name == "top_k" else (int, float)
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise CheckpointError(f"{path}: {name} is {value!r:.80}, not a number")
-    try:
-        SamplingParams(**defaults)
-    except UsageError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    return defaults
+    def _params(self, sampling: SamplingOptions, *, think: bool) -> SamplingParams:
+        params = with_defaults(sampling, self._advice, self.config.hidden_size, think=think)
+        stops = (token_id for token_id in self.tokenizer.stop_ids if token_id < self.config.vocab_size)
+        return params.seeded().stopping_at(stops)

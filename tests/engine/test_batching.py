@@ -57,3 +57,43 @@ def test_the_head_returns_what_every_sampler_needs(sampling, top_k):
 def test_a_sequence_that_wants_no_row_does_not_widen_the_choice():
     plan = [PlannedRun(sequence(0, 9, 0, top_k=0), 3), PlannedRun(sequence(1, 3, 0, temperature=0), 3)]
     assert build(plan, ROPE).top_k == 1
+
+
+def rows_of(batch):
+    """The edits of each wanted row: {token: (bias, repetition, offset)}."""
+    edits = batch.edits
+    spans = zip(edits.row_starts[:-1], edits.row_starts[1:], strict=True)
+    return [
+        dict(zip(edits.token_ids[a:b].tolist(), map(tuple, edits.values[a:b].tolist()), strict=True)) for a, b in spans
+    ]
+
+
+def test_nobody_s_edits_are_none():
+    plan = [PlannedRun(sequence(0, 3, 0), 3), PlannedRun(sequence(1, 9, 0, presence_penalty=1), 3)]
+    assert build(plan, ROPE).edits is None  # the second does not reach its last token
+
+
+def test_each_wanted_row_gets_its_sequence_s_edits():
+    plan = [
+        PlannedRun(sequence(1, 5, 4, num_prompt=3, presence_penalty=1, frequency_penalty=0.5), 1),
+        PlannedRun(sequence(2, 4, 0), 4),
+        PlannedRun(sequence(3, 9, 0, presence_penalty=2), 3),  # not wanted
+        PlannedRun(sequence(4, 3, 0, repetition_penalty=1.5, logit_bias={7: -1}), 3),
+    ]
+    batch = build(plan, ROPE)
+    assert batch.wanted_rows.tolist() == [0, 4, 10]
+    assert rows_of(batch) == [
+        {103: (0, 1, -1.5), 104: (0, 1, -1.5)},
+        {},
+        {7: (-1, 1, 0), 400: (0, 1.5, 0), 401: (0, 1.5, 0), 402: (0, 1.5, 0)},
+    ]
+
+
+def test_edits_follow_the_tokens_from_step_to_step():
+    one = sequence(1, 3, 3, frequency_penalty=0.25)
+    for count, token in enumerate([5, 5, 9], 1):
+        one.token_ids.append(token)
+        batch = build([PlannedRun(one, 1)], ROPE)
+        one.num_cached += 1
+        wanted = {5: (0, 1, -0.25 * min(count, 2))} | ({9: (0, 1, -0.25)} if count == 3 else {})
+        assert rows_of(batch) == [wanted]

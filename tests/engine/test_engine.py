@@ -1,5 +1,7 @@
 """The engine on a small hard-random model: an answer depends on its request alone, and memory always comes back."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,6 +49,8 @@ requests = st.lists(
                 SamplingParams(seed=3, max_tokens=8),
                 SamplingParams(seed=9, top_k=0, top_p=1.0, temperature=1.5, max_tokens=5),
                 SamplingParams(seed=4, top_k=200, min_p=0.02, max_tokens=1),
+                SamplingParams(seed=5, presence_penalty=1.5, repetition_penalty=1.2, max_tokens=8),
+                SamplingParams(temperature=0, frequency_penalty=2, logit_bias={7: -math.inf}, max_tokens=9),
             ]
         ),
     ),
@@ -95,6 +99,23 @@ def test_requests_that_come_and_go_leave_the_others_alone(models, name, data):
         assert got == (expected[: len(got)] if sequence_id in cancelled else expected)
 
 
+def test_penalties_and_bias_change_what_is_chosen(models):
+    engine = engine_of(models, "native")
+    ids = prompt(30)
+    (plain,) = answers(engine, [Request(ids, GREEDY)])
+
+    def ask(**options):
+        return answers(engine, [Request(ids, SamplingParams(temperature=0, max_tokens=12, **options))])[0]
+
+    assert ask(logit_bias={plain[0]: -math.inf})[0] != plain[0]
+    assert ask(logit_bias={7: 100}) == [7] * 12
+    # Tokens held at the same logit: each presence penalty brings the next of them up.
+    even = dict.fromkeys(range(12), 100)
+    assert len(set(ask(logit_bias=even, presence_penalty=2))) > len(set(ask(logit_bias=even)))
+    seen = ask(logit_bias=dict.fromkeys(ids, 50), repetition_penalty=1e6)
+    assert not set(seen) & set(ids)
+
+
 def test_an_answer_ends_at_the_contexts_end(models):
     engine = engine_of(models, "native", context_len=50, max_sequences=1, step_tokens=8)
     engine.add(Request(prompt(40), SamplingParams(temperature=0)))
@@ -134,6 +155,16 @@ def test_what_can_never_run_is_refused_at_once(models, ids, error, words):
     with pytest.raises(error, match=words):
         engine.add(Request(ids, GREEDY))
     assert not engine.has_work
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"logit_bias": {512: 1}}, {"stop_token_ids": {512}}, {"logit_bias": dict.fromkeys(range(512), -math.inf)}],
+    ids=["bias", "stop", "all forbidden"],
+)
+def test_ids_beyond_the_vocabulary_are_refused(models, options):
+    with pytest.raises(UsageError, match=r"512|every token"):
+        engine_of(models, "native").add(Request((1,), SamplingParams(**options)))
 
 
 def test_a_context_beyond_the_models_is_refused(models):

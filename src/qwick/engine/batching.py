@@ -1,4 +1,4 @@
-"""A plan into a Batch: ids, angles, runs, wanted rows."""
+"""A plan into a Batch: ids, angles, runs, wanted rows and the edits of their logits."""
 
 from collections.abc import Sequence as AbstractSequence
 
@@ -6,9 +6,11 @@ import numpy as np
 
 from qwick.engine.scheduler import PlannedRun
 from qwick.model.rope import RopeTable
-from qwick.ops.contract import Batch, Run
+from qwick.ops.contract import Batch, LogitEdits, Run
+from qwick.sampling.penalties import Penalties
 
 MAX_TOP_K = 128  # a wider choice is drawn from all logits
+_NO_EDITS = np.empty(0, np.int32), np.empty((0, 3), np.float32)
 
 
 def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
@@ -17,6 +19,7 @@ def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
     positions: list[int] = []
     runs: list[Run] = []
     wanted: list[int] = []
+    penalties: list[Penalties | None] = []
     top_k = 1
     for planned in plan:
         sequence, begin = planned.sequence, planned.sequence.num_cached
@@ -28,9 +31,29 @@ def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
         runs.append(Run(planned.num_tokens, sequence.role, begin, held.slot, held.pages, snapshots=snapshots))
         if planned.is_last:
             wanted.append(len(ids) - 1)
+            penalties.append(sequence.penalties)
+            if sequence.penalties:
+                sequence.penalties.read(sequence.token_ids)
             top_k = _wider(top_k, sequence.request.sampling.num_candidates)
     cos, sin = rope.angles(np.array(positions))
-    return Batch(np.array(ids, np.int32), cos, sin, tuple(runs), np.array(wanted, np.int32), top_k)
+    return Batch(
+        np.array(ids, np.int32),
+        cos,
+        sin,
+        tuple(runs),
+        np.array(wanted, np.int32),
+        top_k,
+        edits=_edits(penalties) if any(penalties) else None,
+    )
+
+
+def _edits(penalties: AbstractSequence[Penalties | None]) -> LogitEdits:
+    """Those of each wanted row; of one row alone nothing is copied."""
+    entries = [_NO_EDITS if p is None else p.entries() for p in penalties]
+    starts = np.cumsum([0, *(len(ids) for ids, _ in entries)]).astype(np.int32)
+    if len(entries) == 1:
+        return LogitEdits(starts, *entries[0])
+    return LogitEdits(starts, *(np.concatenate(parts) for parts in zip(*entries, strict=True)))
 
 
 def _wider(top_k: int, candidates: int) -> int:

@@ -55,6 +55,7 @@ class Engine:
             raise UsageError("the prompt is empty")
         if not 0 <= min(request.token_ids) <= max(request.token_ids) < self.model.config.vocab_size:
             raise UsageError(f"token ids must be from 0 to {self.model.config.vocab_size - 1}")
+        request.sampling.check_ids(self.model.config.vocab_size)
         if num_tokens >= self.config.context_len:
             raise CapacityError(
                 f"the prompt has {num_tokens:,} tokens; the context is {self.config.context_len:,} "

@@ -6,6 +6,7 @@ from enum import StrEnum
 from qwick.cache.kept import Held
 from qwick.ops.contract import Role
 from qwick.sampling.params import SamplingParams
+from qwick.sampling.penalties import Penalties
 
 
 class Finish(StrEnum):
@@ -71,8 +72,10 @@ class Sequence:
     held: Held
     num_cached: int = 0
     stats: Stats = field(init=False)
+    penalties: Penalties | None = field(init=False)  # of the logits; brought up to date when a batch wants them
 
     def __post_init__(self) -> None:
+        self.penalties = Penalties.of(self.request.sampling, self.request.token_ids)
         self.stats = Stats(prompt_tokens=len(self.request.token_ids), cached_tokens=self.num_cached)
 
     @property

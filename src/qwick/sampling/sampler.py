@@ -4,6 +4,12 @@ The order is vLLM's: temperature, min-p, top-k, top-p (a share of what the other
 among the k largest logits, so a head that returns only those gives the same token as one that returns all.
 """
 
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +33,7 @@ def sample(result: Result, row: int, params: SamplingParams, position: int) -> i
     """
     ids, logits = _candidates(result, row, params.num_candidates)
     best = int(np.argmax(logits))  # the first of equals; a NaN, if there is one
-    if not np.isfinite(logits[best]):
+    if not math.isfinite(logits[best]):
         raise CheckpointError(
             "the model computed logits that are not numbers: its weights are damaged or its config does not fit them"
         )
@@ -35,12 +41,17 @@ def sample(result: Result, row: int, params: SamplingParams, position: int) -> i
         return int(ids[best])
     weights = np.exp((logits.astype(np.float64) - float(logits[best])) / params.temperature)
     weights[weights < params.min_p] = 0
-    if params.top_p < 1:
-        ids, weights = _nucleus(ids, weights, params.top_p)
-    sums = np.cumsum(weights)
-    total = float(sums[-1])
-    drawn = int(np.searchsorted(sums, uniform(params.seed, position) * total, side="right"))
-    last = int(np.searchsorted(sums, total, side="left"))  # rounding must not lead past the last possible token
+    if params.top_k > 0:  # in order already, and few: lists are faster than arrays here
+        sums: Sequence[float] = list(accumulate(weights.tolist()))
+        if params.top_p < 1:
+            sums = sums[: bisect_left(sums, params.top_p * sums[-1]) + 1]
+    else:
+        if params.top_p < 1:
+            ids, weights = _nucleus(ids, weights, params.top_p)
+        sums = cast("Sequence[float]", np.cumsum(weights))
+    total = sums[-1]
+    drawn = bisect_right(sums, uniform(params.seed, position) * total)
+    last = bisect_left(sums, total)  # rounding must not lead past the last possible token
     return int(ids[min(drawn, last)])
 
 
