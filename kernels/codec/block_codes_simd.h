@@ -58,7 +58,7 @@ inline Vec load_scale(const void* halves) {
     return load_f16(static_cast<const uint16_t*>(halves));
 }
 
-// A block's sub-scales as signed bytes [sub-block][16]: in place, or unpacked from six bits.
+// A block's sub-scales as signed bytes [sub-block][16]: in place, or unpacked from six bits. Nothing if it has none.
 template <Family family>
 struct SubScaleBytes {
     static constexpr BlockTraits kTraits = traits_of(family);
@@ -67,7 +67,8 @@ struct SubScaleBytes {
         if constexpr (kTraits.sub_scales == SubScales::bytes) {
             scales = reinterpret_cast<const int8_t*>(block + kTraits.scales_at());
             mins = reinterpret_cast<const int8_t*>(block + kTraits.sub_mins_at());
-        } else {
+        }
+        if constexpr (kTraits.sub_scales == SubScales::six_bits) {
             for (int part = 0; part < kTileParts; ++part) unpack(block + kTraits.scales_at(), part * kPartBytes);
             scales = unpacked[0];
             mins = unpacked[2];
@@ -85,7 +86,7 @@ struct SubScaleBytes {
         store_ints(unpacked[3] + at, either(low, both(shift_right<2>(c), top)));
     }
 
-    const int8_t *scales, *mins;
+    const int8_t *scales = nullptr, *mins = nullptr;
     alignas(64) int8_t unpacked[kTraits.sub_scales == SubScales::six_bits ? 4 : 1][kGroupBytes];
 };
 

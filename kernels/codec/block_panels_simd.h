@@ -46,10 +46,12 @@ inline void decode_block(const uint8_t* block, float* panel) {
         const Vec m = traits.has_min ? load_f16(reinterpret_cast<const uint16_t*>(block + traits.min_at()) + first) : d;
         Vec scales[2] = {d, d}, mins[2] = {m, m};
         for (int64_t k = 0; k < traits.len; k += 32) {
-            for (int half = 0; half < 2 && traits.sub_scales != SubScales::none; ++half) {
-                const int64_t at = (k + 16 * half) / traits.sub_len * kTileRows + first;
-                scales[half] = mul(d, to_floats(load_signed(subs.scales + at)));
-                if (traits.has_min) mins[half] = mul(m, to_floats(load_signed(subs.mins + at)));
+            if constexpr (traits.sub_scales != SubScales::none) {
+                for (int half = 0; half < 2; ++half) {
+                    const int64_t at = (k + 16 * half) / traits.sub_len * kTileRows + first;
+                    scales[half] = mul(d, to_floats(load_signed(subs.scales + at)));
+                    if (traits.has_min) mins[half] = mul(m, to_floats(load_signed(subs.mins + at)));
+                }
             }
             const uint8_t* quants = block + traits.quants_at() + k / 32 * traits.group_bytes() + part * kPartBytes;
             decode_columns<family>(quants, scales, mins, panel + k * kPanelCols + first);

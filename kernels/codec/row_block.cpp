@@ -91,7 +91,8 @@ void load_row(const BlockTraits& traits, const uint8_t* block, int64_t row, RowB
     out.d = at<uint16_t>(block, 0)[row];
     out.m = traits.has_min ? at<uint16_t>(block, traits.min_at())[row] : uint16_t{0};
     if (traits.sub_scales == SubScales::six_bits) load_six_bits(block + traits.scales_at() + row, out);
-    for (int64_t s = 0; traits.sub_scales == SubScales::bytes && s < traits.num_subs(); ++s) {
+    const int64_t subs = traits.sub_scales == SubScales::bytes ? traits.num_subs() : 0;
+    for (int64_t s = 0; s < subs && s < 16; ++s) {
         out.scales[s] = at<int8_t>(block, traits.scales_at())[s * kTileRows + row];
         out.mins[s] = traits.has_min ? at<int8_t>(block, traits.sub_mins_at())[s * kTileRows + row] : int8_t{0};
     }
