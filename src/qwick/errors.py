@@ -48,3 +48,9 @@ class KernelError(QwickError):
 
 class FormatWarning(UserWarning):
     """A file holds weights in a type that costs more here than it promises. The command line shows it as one line."""
+
+
+class VerificationError(QwickError):
+    """`qwick verify` found something that is not as it must be: the file, the machine or a kernel is wrong."""
+
+    exit_code = 8

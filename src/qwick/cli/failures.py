@@ -21,6 +21,7 @@ EXIT_CODES = {
     5: "it does not fit: context or memory",
     6: "the chat template failed or refused",
     7: "the kernels cannot run here as asked",
+    8: "a check of `qwick verify` failed",
     INTERRUPTED: "Ctrl-C",
     PIPE_CLOSED: "the reader of the output went away",
 }

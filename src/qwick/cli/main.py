@@ -12,6 +12,7 @@ from qwick.cli.doctor import doctor
 from qwick.cli.failures import EXIT_CODES, INTERRUPTED, failures_as_exit_codes
 from qwick.cli.inspect import inspect
 from qwick.cli.run import run
+from qwick.cli.verify import verify
 from qwick.errors import UsageError
 
 ENVIRONMENT = {
@@ -46,6 +47,7 @@ commands = typer.Typer(
 commands.command()(run)
 commands.command()(inspect)
 commands.command()(doctor)
+commands.command()(verify)
 
 
 @commands.command("help")

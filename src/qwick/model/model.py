@@ -31,6 +31,10 @@ class Model(Generic[W]):
         self._network = network
         self._programs: dict[str, Program] = {}
 
+    def weight(self, name: str) -> W:
+        """A weight by its canonical name, for checks. Raises KeyError."""
+        return self._network.weights[name]
+
     def open(self, *, num_pages: int, num_slots: int, max_tokens: int, kv_format: str = "f16") -> None:
         """Allocate a cache and compile for batches of up to `max_tokens` rows. Raises CapacityError."""
         self.backend.open_cache(self.config.cache_shape(num_pages=num_pages, num_slots=num_slots, kv_format=kv_format))

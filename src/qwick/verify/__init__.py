@@ -1,0 +1,1 @@
+"""The shipped checks, run on the user's own model: `qwick verify MODEL`."""
