@@ -18,7 +18,7 @@ STREAM_BYTES = 256 << 20  # larger than the caches of most machines
 WEIGHT_BYTES = 96 << 20  # of the matrix that decode rows are timed on
 COLS = 2048  # a hidden size; a multiple of every block
 PANEL_ROWS, PROMPT_ROWS = 1024, 256  # the matrix and the rows that prompts are timed on
-SLICE_SECONDS = 0.12  # the best of what fits is taken: others on the machine only make things slower
+SLICE_SECONDS = 0.2  # the best of what fits is taken: others on the machine only make things slower
 WINDOW_ROWS = 1024  # rows handed over at once while loading
 
 

@@ -67,7 +67,7 @@ def predict(
     config: ModelConfig, formats: Mapping[str, Format], limits: MachineLimits, *, context_len: int = 4096
 ) -> Prediction:
     """`formats`: of each matrix by canonical name, as a recipe chooses them; f32 where it says nothing."""
-    specs = [spec for spec in tensor_specs(config) if not spec.name.startswith("mtp.")]  # most files come without
+    specs = list(tensor_specs(config))
     stored = {spec.name: formats.get(spec.name, F32) if spec.matrix else F32 for spec in specs}
     file_bytes = sum(stored[s.name].num_bytes(*_matrix_shape(s)) for s in specs)
     weight_bytes = sum(stored[s.name].family.num_bytes(*_matrix_shape(s)) for s in specs)
@@ -99,8 +99,8 @@ def _work_by_family(
     head = "embed_tokens" if config.tie_word_embeddings else "lm_head"
     work: dict[Family, _Work] = {}
     for spec in specs:
-        if spec.name == "embed_tokens" != head:
-            continue  # one row a token
+        if spec.name.startswith("mtp.") or spec.name == "embed_tokens" != head:
+            continue  # not read; one row a token
         family = stored[spec.name].family
         num_bytes = family.num_bytes(*_matrix_shape(spec))
         madds = prod(spec.shape) if spec.matrix and spec.name != head else 0

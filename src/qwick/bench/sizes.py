@@ -41,6 +41,6 @@ _RELEASED = {
 SIZES = tuple(_RELEASED)
 
 
-def size_config(name: str) -> ModelConfig:
-    """The network of one of `SIZES`, its MTP block included."""
-    return parse_config(_SHARED | _RELEASED[name])
+def size_config(name: str, *, mtp: bool = True) -> ModelConfig:
+    """The network of one of `SIZES`. `mtp` False: without the MTP block, as most GGUF files come."""
+    return parse_config(_SHARED | _RELEASED[name] | {"mtp_num_hidden_layers": int(mtp)})

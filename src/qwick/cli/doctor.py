@@ -6,17 +6,30 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from textwrap import fill
+from typing import Annotated
 
 import typer
 
+from qwick.cli.predict import show_predictions
 from qwick.cli.terminal import one_line
-from qwick.errors import QwickError
+from qwick.errors import QwickError, UsageError
 
 PACKAGES = ("numpy", "tokenizers", "jinja2", "typer", "rich")
 
 
-def doctor() -> None:
+def doctor(
+    *,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Predict speed, memory and start of every size on this machine.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --predict: as one JSON object.")] = False,
+) -> None:
     """Show the processor, the chosen kernels, threads, memory and versions, and let the embedded model say a word."""
+    if as_json and not predict:
+        raise UsageError("--json goes with --predict; write `qwick doctor --predict --json`")
+    if predict:
+        show_predictions(as_json=as_json)
+        return
     from qwick.ops.native import describe_machine
 
     machine = describe_machine()
