@@ -22,76 +22,74 @@ inline void prefetch_block(const uint8_t* block, int64_t step) {
     for (int64_t i = 0; i < each; ++i) prefetch(later + (step * each + i) * 64);
 }
 
-// Sub-scales of 32 columns as the dot wants them.
-struct DotScales {
-    Ints first, second;   // of 16 columns each; the same where a sub-block has 32
-    Ints pair, min_pair;  // 16 bits each: of the first and of the second 16 columns
-};
-
-template <Family family>
-inline DotScales load_dot_scales(const SubScaleBytes<family>& subs, int64_t step, int64_t lane) {
-    constexpr BlockTraits traits = traits_of(family);
-    DotScales made{};
-    const int64_t at = step * (32 / traits.sub_len) * kTileRows + lane;
-    const Ints first = load_signed(subs.scales + at);
-    made.first = made.second = scale_for_dot(first);
-    if constexpr (traits.sub_len == 16) {
-        const Ints second = load_signed(subs.scales + at + kTileRows);
-        made.second = scale_for_dot(second);
-        made.pair = pairs_of(first, second);
-    }
-    if constexpr (traits.has_min) {
-        const Ints min = load_signed(subs.mins + at);
-        made.min_pair = pairs_of(min, traits.sub_len == 16 ? load_signed(subs.mins + at + kTileRows) : min);
-    }
-    return made;
-}
-
 constexpr int log2_of(int power) {
     return power > 1 ? 1 + log2_of(power / 2) : 0;
 }
 
-// Where the activations of M rows lie, from some block on.
-template <int M>
+// M rows of activations from some column on.
 struct Inputs {
-    const int8_t* q[M];
-    const float* d[M];
-    const int16_t* sums[M];
+    const int8_t* q;
+    const float* d;
+    const int16_t* sums;
+    int64_t k;  // of a whole row
 
-    Inputs(const Rows& x, int64_t i) {
-        for (int m = 0; m < M; ++m) {
-            q[m] = x.q + (i + m) * x.k;
-            d[m] = x.d + (i + m) * (x.k / 32);
-            sums[m] = x.sums + (i + m) * (x.k / 16);
-        }
-    }
-    void advance() {
-        for (int m = 0; m < M; ++m) q[m] += 32, d[m] += 1, sums[m] += 2;
-    }
+    Inputs from(int64_t column) const { return {q + column, d + column / 32, sums + column / 16, k}; }
+    Vec scale(int m) const { return splat(d[m * (k / 32)]); }
+    Ints sums_of_16(int m) const { return splat_two(sums + m * (k / 16)); }
 };
 
 // A block of 32 columns: total = fma(dot, d dx, total), then fma(-sum, m dx, total).
 template <Family family, int M>
-inline void add_short_block(const uint8_t* block, const Inputs<M>& x, Vec (&totals)[M][kTileParts]) {
+inline void add_short_block(const uint8_t* block, const Inputs& x, Vec (&totals)[M][kTileParts]) {
     constexpr BlockTraits traits = traits_of(family);
     prefetch_block<family>(block, 0);
-    const Ints one = scale_of_one();
+    Ints ones[kTileParts];
+    for (Ints& one : ones) one = scale_of_one();
+    Ints dots[M][kTileParts];
+    add_scaled_dots<family, M, 0, 8, true>(block + traits.quants_at(), x.q, x.k, ones, dots);
 #pragma GCC unroll 2
     for (int part = 0; part < kTileParts; ++part) {
-        Ints codes[8];
-        load_groups<family>(block + traits.quants_at() + part * kPartBytes, codes);
-        const Vec d = load_scale<family>(block + 2 * part * kLanes);
+        const auto* halves = reinterpret_cast<const uint16_t*>(block) + part * kLanes;
+        const Vec d = load_scale<family>(halves);
 #pragma GCC unroll 4
         for (int m = 0; m < M; ++m) {
-            const Ints sums = splat_two(x.sums[m]);
-            const Vec dx = splat(*x.d[m]);
-            Ints dots = scaled_dot<family, 8>(codes, x.q[m], one);
-            if constexpr (traits.zero != 0) dots = minus(dots, dot_pairs(sums, splat_ints(traits.zero * 0x10001)));
-            totals[m][part] = fma(to_floats(dots), mul(d, dx), totals[m][part]);
+            Ints dot = dots[m][part];
+            Vec& total = totals[m][part];
+            const Vec dx = x.scale(m);
+            if constexpr (traits.zero != 0) {
+                dot = minus(dot, dot_pairs(x.sums_of_16(m), splat_ints(traits.zero * 0x10001)));
+            }
+            total = fma(to_floats(dot), mul(d, dx), total);
             if constexpr (traits.has_min) {
-                const Vec least = load_f16(reinterpret_cast<const uint16_t*>(block + traits.min_at()) + part * kLanes);
-                const Vec sum = to_floats(dot_pairs(sums, splat_ints(0x10001)));
-                totals[m][part] = fnma(sum, mul(least, dx), totals[m][part]);
+                const Vec sum = to_floats(dot_pairs(x.sums_of_16(m), splat_ints(0x10001)));
+                total = fnma(sum, mul(load_f16(halves + traits.min_at() / 2), dx), total);
+            }
+        }
+    }
+}
+
+// The scales of 32 columns times their dots. Zero points wait for the end: the sums of activations are scaled alike.
+template <Family family, int M>
+inline void scaled_dots(const uint8_t* quants, const int8_t* scales, const Inputs& x, Ints (&dots)[M][kTileParts]) {
+    constexpr BlockTraits traits = traits_of(family);
+    Ints first[kTileParts], for_dot[kTileParts];
+    for (int part = 0; part < kTileParts; ++part) {
+        first[part] = load_signed(scales + part * kLanes);
+        for_dot[part] = scale_for_dot(first[part]);
+    }
+    add_scaled_dots<family, M, 0, traits.sub_len / 4, true>(quants, x.q, x.k, for_dot, dots);
+    if constexpr (traits.sub_len == 16) {
+        Ints both_scales[kTileParts];
+        for (int part = 0; part < kTileParts; ++part) {
+            const Ints second = load_signed(scales + kTileRows + part * kLanes);
+            for_dot[part] = scale_for_dot(second);
+            both_scales[part] = pairs_of(first[part], second);
+        }
+        add_scaled_dots<family, M, 4, 4, false>(quants, x.q, x.k, for_dot, dots);
+        for (int part = 0; part < kTileParts; ++part) {
+            for (int m = 0; m < M; ++m) {
+                const Ints excess = dot_pairs(x.sums_of_16(m), both_scales[part]);
+                dots[m][part] = minus(dots[m][part], shift_left<log2_of(traits.zero)>(excess));
             }
         }
     }
@@ -99,31 +97,26 @@ inline void add_short_block(const uint8_t* block, const Inputs<M>& x, Vec (&tota
 
 // 32 columns of a block of 256: main = fma(s dot, dx, main), least = fma(t sum, dx, least).
 template <Family family, int M>
-inline void add_columns(const uint8_t* block, const SubScaleBytes<family>& subs, int64_t step, const Inputs<M>& x,
+inline void add_columns(const uint8_t* quants, const SubScaleBytes<family>& subs, int64_t step, const Inputs& x,
                         Vec (&mains)[M][kTileParts], Vec (&leasts)[M][kTileParts]) {
     constexpr BlockTraits traits = traits_of(family);
-    prefetch_block<family>(block, step);
+    const int64_t at = step * (32 / traits.sub_len) * kTileRows;
+    Ints dots[M][kTileParts];
+    scaled_dots<family, M>(quants, subs.scales + at, x, dots);
 #pragma GCC unroll 2
     for (int part = 0; part < kTileParts; ++part) {
-        Ints codes[8];
-        load_groups<family>(block + traits.quants_at() + step * traits.group_bytes() + part * kPartBytes, codes);
-        const DotScales scales = load_dot_scales<family>(subs, step, part * kLanes);
+        Ints mins{};
+        if constexpr (traits.has_min) {
+            const int8_t* bytes = subs.mins + at + part * kLanes;
+            const Ints first = load_signed(bytes);
+            mins = pairs_of(first, traits.sub_len == 16 ? load_signed(bytes + kTileRows) : first);
+        }
 #pragma GCC unroll 4
         for (int m = 0; m < M; ++m) {
-            const Vec dx = splat(*x.d[m]);
-            Ints dots;
-            if constexpr (traits.sub_len == 16) {
-                dots = add_ints(scaled_dot<family, 4>(codes, x.q[m], scales.first),
-                                scaled_dot<family, 4>(codes + 4, x.q[m] + 16, scales.second));
-                const Ints excess = dot_pairs(splat_two(x.sums[m]), scales.pair);
-                dots = minus(dots, shift_left<log2_of(traits.zero)>(excess));
-            } else {
-                dots = scaled_dot<family, 8>(codes, x.q[m], scales.first);
-            }
-            mains[m][part] = fma(to_floats(dots), dx, mains[m][part]);
+            const Vec dx = x.scale(m);
+            mains[m][part] = fma(to_floats(dots[m][part]), dx, mains[m][part]);
             if constexpr (traits.has_min) {
-                const Ints sums = dot_pairs(splat_two(x.sums[m]), scales.min_pair);
-                leasts[m][part] = fma(to_floats(sums), dx, leasts[m][part]);
+                leasts[m][part] = fma(to_floats(dot_pairs(x.sums_of_16(m), mins)), dx, leasts[m][part]);
             }
         }
     }
@@ -131,24 +124,26 @@ inline void add_columns(const uint8_t* block, const SubScaleBytes<family>& subs,
 
 // total = fma(d, main, total), then fma(-m, least, total).
 template <Family family, int M>
-inline void add_long_block(const uint8_t* block, Inputs<M>& x, Vec (&totals)[M][kTileParts]) {
+inline void add_long_block(const uint8_t* block, const Inputs& x, Vec (&totals)[M][kTileParts]) {
     constexpr BlockTraits traits = traits_of(family);
     const SubScaleBytes<family> subs(block);
     Vec mains[M][kTileParts], leasts[M][kTileParts];
     for (int m = 0; m < M; ++m) {
         for (int part = 0; part < kTileParts; ++part) mains[m][part] = leasts[m][part] = zero();
     }
-    for (int64_t step = 0; step < traits.len / 32; ++step, x.advance()) {
-        add_columns<family, M>(block, subs, step, x, mains, leasts);
+    const uint8_t* quants = block + traits.quants_at();
+    for (int64_t step = 0; step < traits.len / 32; ++step, quants += traits.group_bytes()) {
+        prefetch_block<family>(block, step);
+        add_columns<family, M>(quants, subs, step, x.from(step * 32), mains, leasts);
     }
     for (int part = 0; part < kTileParts; ++part) {
-        const Vec d = load_scale<family>(block + 2 * part * kLanes);
+        const auto* halves = reinterpret_cast<const uint16_t*>(block) + part * kLanes;
+        const Vec d = load_scale<family>(halves);
         for (int m = 0; m < M; ++m) {
             Vec& total = totals[m][part];
             total = fma(d, mains[m][part], total);
             if constexpr (traits.has_min) {
-                const auto* least = reinterpret_cast<const uint16_t*>(block + traits.min_at()) + part * kLanes;
-                total = fnma(load_f16(least), leasts[m][part], total);
+                total = fnma(load_f16(halves + traits.min_at() / 2), leasts[m][part], total);
             }
         }
     }
@@ -158,17 +153,16 @@ inline void add_long_block(const uint8_t* block, Inputs<M>& x, Vec (&totals)[M][
 template <Family family, int M>
 void tile_dots(const Rows& x, const uint8_t* tile, int64_t i, int64_t num_rows, float* y, int64_t ldy) {
     constexpr BlockTraits traits = traits_of(family);
-    Inputs<M> in(x, i);
+    const Inputs in{x.q + i * x.k, x.d + i * (x.k / 32), x.sums + i * (x.k / 16), x.k};
     Vec totals[M][kTileParts];
     for (auto& of_row : totals) {
         for (Vec& total : of_row) total = zero();
     }
     for (int64_t k = 0; k < x.k; k += traits.len, tile += traits.bytes()) {
         if constexpr (traits.sub_scales == SubScales::none) {
-            add_short_block<family, M>(tile, in, totals);
-            in.advance();
+            add_short_block<family, M>(tile, in.from(k), totals);
         } else {
-            add_long_block<family, M>(tile, in, totals);
+            add_long_block<family, M>(tile, in.from(k), totals);
         }
     }
     for (int m = 0; m < M; ++m) {

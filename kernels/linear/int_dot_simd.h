@@ -33,36 +33,54 @@ constexpr int largest_code(const BlockTraits& traits) {  // in magnitude
     return traits.bits == 8 ? 128 : (1 << traits.bits) - 1;
 }
 
-// Four products of each lane, as two sums of 16 bits. Signed codes: their magnitude times x with their sign.
-template <Family family>
-inline Ints products(Ints codes, Ints x) {
-    if constexpr (traits_of(family).is_signed()) return dot_bytes(abs_bytes(codes), with_sign(x, codes));
-    return dot_bytes(codes, x);
-}
-
 // Keeps GCC 12 from turning a chain of 16-bit additions into a tree that does not fit the registers.
 inline void keep_order(Ints& v) {
     asm("" : "+x"(v));
 }
 
-// scale times the sum over n groups.
-template <Family family, int n>
-inline Ints scaled_dot(const Ints* codes, const int8_t* x, Ints scale) {
+// sums (+)= four products of each lane, two and two as 16 bits, for groups g .. g + n - 1 of the codes. Signed codes:
+// their magnitude times x with their sign.
+template <Family family, int M, int g, int n, bool first = true>
+inline void add_products(const uint8_t* quants, const int8_t* x, int64_t ldx, Ints (&sums)[M][kTileParts]) {
+    constexpr bool is_signed = traits_of(family).is_signed();
+    Ints codes[kTileParts], sizes[kTileParts];
+    for (int part = 0; part < kTileParts; ++part) {
+        codes[part] = load_group<family, g>(quants + part * kPartBytes);
+        sizes[part] = is_signed ? abs_bytes(codes[part]) : codes[part];
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+        const Ints four = splat_four(x + m * ldx + 4 * g);
+#pragma GCC unroll 2
+        for (int part = 0; part < kTileParts; ++part) {
+            const Ints made = dot_bytes(sizes[part], is_signed ? with_sign(four, codes[part]) : four);
+            sums[m][part] = first ? made : add_pairs(sums[m][part], made);
+            keep_order(sums[m][part]);
+        }
+    }
+    if constexpr (n > 1) add_products<family, M, g + 1, n - 1, false>(quants, x, ldx, sums);
+}
+
+// dots (+)= scale times the sum over groups g .. g + n - 1, for M rows of activations, ldx apart, and all 16 weight
+// rows.
+template <Family family, int M, int g, int n, bool first>
+inline void add_scaled_dots(const uint8_t* quants, const int8_t* x, int64_t ldx, const Ints (&scales)[kTileParts],
+                            Ints (&dots)[M][kTileParts]) {
     constexpr int most = 32767 / (2 * 127 * largest_code(traits_of(family)));  // sums that fit 16 bits
     constexpr int together = most < n ? most : n;
-    Ints total{};
-#pragma GCC unroll 8
-    for (int g = 0; g < n; g += together) {
-        Ints sum = products<family>(codes[g], splat_four(x + 4 * g));
-#pragma GCC unroll 8
-        for (int i = g + 1; i < g + together; ++i) {
-            sum = add_pairs(sum, products<family>(codes[i], splat_four(x + 4 * i)));
-            keep_order(sum);
+    Ints sums[M][kTileParts];
+    add_products<family, M, g, together>(quants, x, ldx, sums);
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+        for (int part = 0; part < kTileParts; ++part) {
+            const Ints dot = dot_pairs(sums[m][part], scales[part]);
+            dots[m][part] = first ? dot : add_ints(dots[m][part], dot);
         }
-        const Ints dot = dot_pairs(sum, scale);
-        total = g == 0 ? dot : add_ints(total, dot);
     }
-    return total;
+    if constexpr (n > together) {
+        add_scaled_dots<family, M, g + together, n - together, false>(quants, x, ldx, scales, dots);
+    }
 }
 
 }  // namespace
