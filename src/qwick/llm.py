@@ -89,6 +89,8 @@ class LLM:
                 raise UsageError(f"{name} is {count}; it must be at least 1")
         weight_format = None if format is None else format_named(format)
         folder = find_model(path)
+        if folder.is_file():
+            raise UsageError(f"{folder}: GGUF files are not run yet; give a folder with config.json and safetensors")
         advice = folder / "generation_config.json"
         self._advice = from_generation_config(read_object(advice), str(advice))
         self.template = ChatTemplate.open(folder, is_own=folder == pocket.FOLDER)

@@ -151,7 +151,7 @@ def _model_at(path: Path, *, exists: bool) -> Path:
         return path
     if path.suffix.lower() != GGUF:
         raise UsageError(f"{shown} is a file; give a .gguf file, or the folder that holds config.json and the weights")
-    raise UsageError(f"{shown}: GGUF files come with a later version; give a folder with config.json, safetensors")
+    return path
 
 
 def _is_model(path: Path) -> bool:

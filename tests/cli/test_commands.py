@@ -17,6 +17,7 @@ from qwick.ops.native import describe_machine
 from tests.small_model import write_small_model
 
 RUNNER = CliRunner()
+GGUF = str(Path(__file__).parent.parent / "golden" / "every_type.gguf")
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +38,59 @@ def test_version() -> None:
 def test_inspect_counts_what_the_folder_holds(folder: str) -> None:
     summary = json.loads(output("inspect", folder, "--json", "--tensors"))
     config = load_config(Path(folder))
+    rows = summary["tensors"]
     assert summary["config"]["hidden_size"] == config.hidden_size
     assert summary["parameters"] == sum(f["parameters"] for f in summary["families"].values())
-    assert summary["memory_bytes"] == sum(row["bytes"] for row in summary["tensors"])
-    assert summary["file_bytes"] >= summary["parameters"] * 4  # F32 in this file
+    assert summary["memory_bytes"] == sum(row["memory_bytes"] for row in rows)
+    assert summary["file_bytes"] == sum(row["file_bytes"] for row in rows) == summary["parameters"] * 4  # F32
     assert summary["kv_bytes_per_token"] == 2 * 2 * 2 * 64 * 2  # (1 + MTP) layers, k and v, heads, dims, f16
+
+
+def test_what_a_token_costs_counts_what_decoding_reads(folder: str) -> None:
+    def at(depth: int) -> dict[str, int]:
+        return json.loads(output("inspect", folder, "--json", "--ctx-size", str(depth)))["token_cost"]
+
+    near, far = at(0), at(1000)
+    config = load_config(Path(folder))
+    rows = json.loads(output("inspect", folder, "--json", "--tensors"))["tensors"]
+    trunk = [row for row in rows if not row["name"].startswith("mtp.")]
+    trunk = [row for row in trunk if config.tie_word_embeddings or row["name"] != "embed_tokens"]
+    assert near["weight_bytes"] == far["weight_bytes"] == sum(row["memory_bytes"] for row in trunk)
+    assert near["kv_bytes"] == 0
+    assert far["kv_bytes"] == 1000 * 2 * 2 * 64 * 2  # one attention layer decodes: k and v, heads, dims, f16
+    delta = config.delta
+    state = delta.num_v * delta.k_dim * delta.v_dim + 3 * delta.channels  # elements of one layer
+    assert near["state_bytes"] == far["state_bytes"] == 2 * 3 * state * 4
+    attended = 1000 * 2 * config.attention.num_q * config.attention.head_dim
+    assert far["multiply_adds"] - near["multiply_adds"] == attended
+    assert far["total_bytes"] == far["weight_bytes"] + far["state_bytes"] + far["kv_bytes"]
 
 
 def test_inspect_is_readable(folder: str) -> None:
     text = output("inspect", folder)
-    for word in ("3 linear, 1 attention", "MTP", "parameters", "KV cache", "recurrent state", "f32"):
+    for word in ("3 linear, 1 attention", "MTP", "parameters", "KV cache", "recurrent state", "f32", "multiply-adds"):
         assert word in text
     assert "in_proj_qkv" not in text
     assert "in_proj_qkv" in output("inspect", folder, "--tensors")
+
+
+@pytest.mark.parametrize("depth", ["-1", "8193"])
+def test_inspect_knows_the_longest_context(folder: str, depth: str) -> None:
+    result = RUNNER.invoke(commands, ["inspect", folder, "--ctx-size", depth])
+    assert result.exit_code == 2
+    assert "8,192" in result.stderr
+
+
+def test_a_gguf_file_is_inspected_as_a_folder_is() -> None:
+    summary = json.loads(output("inspect", GGUF, "--json", "--tensors"))
+    dtypes = {row["dtype"] for row in summary["tensors"]}
+    assert {"Q4_K", "Q6_K", "Q8_0", "IQ4_XS"} <= dtypes
+    assert {"u4k", "u6k", "i8", "t4k"} <= set(summary["families"])
+    assert summary["file_bytes"] == sum(row["file_bytes"] for row in summary["tensors"])
+    assert "Q4_K" in output("inspect", GGUF, "--tensors")
+    card = json.loads(output("show", GGUF, "--json"))
+    assert card["files"] == {"every_type.gguf": Path(GGUF).stat().st_size}
+    assert card["parameters"] == summary["parameters"]
 
 
 @pytest.mark.skipif(not (pocket.FOLDER / "config.json").exists(), reason="this checkout has no embedded model yet")

@@ -1,129 +1,105 @@
-"""`qwick inspect`: what a model's folder holds, without loading it."""
+"""`qwick inspect`: what a model's files hold and what running them costs, without loading them."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from math import prod
-from pathlib import Path
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qwick.cli.options import ModelName
+from qwick.cli.tables import count_text, size_text
 from qwick.cli.terminal import one_line
+from qwick.errors import UsageError
+from qwick.store import find_model
 
+if TYPE_CHECKING:
+    from qwick.describe import Description
 
-@dataclass(frozen=True, slots=True)
-class TensorRow:
-    """One tensor of the network: where it is in the files, and how memory will hold it."""
-
-    name: str
-    file_name: str
-    dtype: str
-    shape: tuple[int, ...]
-    family: str
-    bytes: int  # in memory
+DEPTH = 4096  # tokens before the one whose cost is told, when not said otherwise
 
 
 def inspect(
     model: ModelName = "pocket",
     *,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    ctx_size: Annotated[
+        int | None, typer.Option(metavar="N", help=f"Tokens before the one whose cost is told; {DEPTH} when left out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
-    """Show the config, the tensors by family, and what a token costs in memory."""
-    from qwick.store import find_model
+    """Show the config, the tensors by kernel family, and what a token costs in bytes and operations."""
+    from qwick.describe import describe
 
-    folder = find_model(model)
-    summary, rows = _read(folder)
+    described = describe(find_model(model))
+    longest = described.config.max_position_embeddings
+    depth = min(DEPTH, longest) if ctx_size is None else ctx_size
+    if not 0 <= depth <= longest:
+        raise UsageError(f"--ctx-size is {depth}; this model takes 0 to {longest:,} tokens")
     if as_json:
-        listed = {"tensors": [asdict(row) for row in rows]} if tensors else {}
-        typer.echo(json.dumps(summary | listed, indent=2))
+        listed = {"tensors": [asdict(row) for row in described.tensors]} if tensors else {}
+        typer.echo(json.dumps(_object(described, depth) | listed, indent=2))
         return
-    for line in _lines(summary):
+    for line in _lines(described, depth):
         typer.echo(one_line(line))
     if tensors:
         typer.echo("\ntensors")
-        for row in rows:
-            shape = " x ".join(map(str, row.shape))
-            typer.echo(one_line(f"  {row.name:<44} {row.dtype:>5} -> {row.family:<5} {row.bytes:>14,}  [{shape}]"))
+        for line in _tensor_lines(described):
+            typer.echo(one_line(line))
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], list[TensorRow]]:
-    from qwick.cache.spec import CacheSpec
-    from qwick.model.load import memory_format
-    from qwick.model.source import open_source
-    from qwick.text.chat_template import ChatTemplate
-
-    with open_source(folder) as source:
-        config = source.config
-        rows: list[TensorRow] = []
-        for spec in source.specs:
-            info = source.info(spec)
-            stored = memory_format(spec, info.dtype, None).family
-            # Rows of the last dimension, as a [n, k] matrix.
-            size = stored.num_bytes(prod(spec.shape[:-1]), spec.shape[-1])
-            name = source.files[spec.name]
-            rows.append(TensorRow(spec.name, name, info.dtype, spec.shape, stored.value, size))
-        file_bytes = sum(info.num_bytes for info in source.checkpoint.tensors.values())
-        template = ChatTemplate.open(folder, source.metadata, is_own=True)  # nothing is rendered
-    cache = CacheSpec(config.cache_shape(num_pages=0, num_slots=0))
-    summary = {
-        "folder": str(folder),
-        "config": asdict(config),
-        "parameters": sum(prod(row.shape) for row in rows),
-        "file_bytes": file_bytes,
-        "memory_bytes": sum(row.bytes for row in rows),
-        "families": _families(rows),
-        "kv_bytes_per_token": cache.token_bytes,
-        "state_bytes_per_sequence": cache.slot_bytes,
-        "thinks_by_default": template.thinks_by_default(config.hidden_size),
-        "chat_template_sha256": template.sha256,
+def _object(model: "Description", depth: int) -> dict[str, Any]:
+    cost = model.token_cost(depth)
+    return {
+        "path": str(model.path),
+        "format": model.mixture,
+        "config": asdict(model.config),
+        "parameters": model.parameters,
+        "file_bytes": model.file_bytes,
+        "memory_bytes": model.memory_bytes,
+        "families": model.families,
+        "kv_bytes_per_token": model.cache.token_bytes,
+        "state_bytes_per_sequence": model.cache.slot_bytes,
+        "token_cost": asdict(cost) | {"total_bytes": cost.total_bytes},
+        "thinks_by_default": model.thinks_by_default,
+        "chat_template_sha256": model.template_sha256,
     }
-    return summary, rows
 
 
-def _families(rows: list[TensorRow]) -> dict[str, dict[str, int]]:
-    """Counts by family."""
-    families: dict[str, dict[str, int]] = {}
-    for row in rows:
-        family = families.setdefault(row.family, {"tensors": 0, "parameters": 0, "bytes": 0})
-        family["tensors"] += 1
-        family["parameters"] += prod(row.shape)
-        family["bytes"] += row.bytes
-    return families
-
-
-def _lines(summary: dict[str, Any]) -> Iterator[str]:
-    config = summary["config"]
-    attention, delta = config["attention"], config["delta"]
-    num_layers = len(config["layer_is_attention"])
-    num_attention = sum(config["layer_is_attention"])
-    mtp = ", and an MTP block" if config["has_mtp"] else ""
-    tied = "shared with" if config["tie_word_embeddings"] else "beside"
+def _lines(model: "Description", depth: int) -> Iterator[str]:
+    config, cost = model.config, model.token_cost(depth)
+    attention, delta = config.attention, config.delta
+    num_delta = config.num_layers - config.num_attention_layers
+    mtp = ", and an MTP block" if config.has_mtp else ""
+    tied = "shared with" if config.tie_word_embeddings else "beside"
     rows = {
-        "model": summary["folder"],
-        "layers": f"{num_layers}: {num_layers - num_attention} linear, {num_attention} attention{mtp}",
-        "widths": f"hidden {config['hidden_size']:,}, MLP {config['intermediate_size']:,}",
-        "attention": f"{attention['num_q']} query and {attention['num_kv']} KV heads of {attention['head_dim']}",
-        "linear": f"{delta['num_k']} key heads of {delta['k_dim']}, {delta['num_v']} value heads of {delta['v_dim']}",
-        "vocabulary": f"{config['vocab_size']:,}, embedding {tied} the head",
-        "context": f"up to {config['max_position_embeddings']:,} tokens",
-        "thinking": f"{'on' if summary['thinks_by_default'] else 'off'} unless asked",
-        "files": _size(summary["file_bytes"]),
-        "memory": f"{_size(summary['memory_bytes'])} for {summary['parameters']:,} parameters",
+        "model": str(model.path),
+        "layers": f"{config.num_layers}: {num_delta} linear, {config.num_attention_layers} attention{mtp}",
+        "widths": f"hidden {config.hidden_size:,}, MLP {config.intermediate_size:,}",
+        "attention": f"{attention.num_q} query and {attention.num_kv} KV heads of {attention.head_dim}",
+        "linear": f"{delta.num_k} key heads of {delta.k_dim}, {delta.num_v} value heads of {delta.v_dim}",
+        "vocabulary": f"{config.vocab_size:,}, embedding {tied} the head",
+        "context": f"up to {config.max_position_embeddings:,} tokens",
+        "thinking": f"{'on' if model.thinks_by_default else 'off'} unless asked",
+        "files": f"{size_text(model.file_bytes)} in {model.mixture}",
+        "memory": f"{size_text(model.memory_bytes)} for {model.parameters:,} parameters",
     }
-    for name, family in summary["families"].items():
+    for name, family in model.families.items():
         count = f"{family['tensors']:,} tensors, {family['parameters']:,} parameters"
-        rows[f"  {name}"] = f"{_size(family['bytes'])} for {count}"
-    rows["a token"] = f"{summary['kv_bytes_per_token']:,} bytes of KV cache (f16)"
-    rows["a sequence"] = f"{_size(summary['state_bytes_per_sequence'])} of recurrent state"
+        rows[f"  {name}"] = f"{size_text(family['bytes'])} for {count}"
+    rows |= {
+        "a sequence": f"{size_text(model.cache.slot_bytes)} of recurrent state, "
+        f"{model.cache.token_bytes:,} bytes of KV cache a token (f16)",
+        "a token": f"moves {size_text(cost.total_bytes)} and takes {count_text(cost.multiply_adds)} multiply-adds, "
+        f"when {depth:,} are before it",
+        "  weights": size_text(cost.weight_bytes),
+        "  states": size_text(cost.state_bytes),
+        "  KV cache": size_text(cost.kv_bytes),
+    }
     return (f"{name:<11} {text}" for name, text in rows.items())
 
 
-def _size(num_bytes: int) -> str:
-    """Bytes in the unit that suits."""
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.2f} {unit}"
-    return f"{num_bytes} bytes"
+def _tensor_lines(model: "Description") -> Iterator[str]:
+    for row in model.tensors:
+        shape = " x ".join(map(str, row.shape))
+        yield f"  {row.name:<44} {row.dtype:>6} -> {row.family:<5} {row.memory_bytes:>14,}  [{shape}]"

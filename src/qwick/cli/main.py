@@ -11,7 +11,10 @@ from typer.core import TyperGroup
 from qwick.cli.doctor import doctor
 from qwick.cli.failures import EXIT_CODES, INTERRUPTED, failures_as_exit_codes
 from qwick.cli.inspect import inspect
+from qwick.cli.list import list_models
+from qwick.cli.rm import rm
 from qwick.cli.run import run
+from qwick.cli.show import show
 from qwick.cli.verify import verify
 from qwick.errors import UsageError
 
@@ -45,6 +48,9 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 commands.command()(run)
+commands.command("list")(list_models)
+commands.command()(show)
+commands.command()(rm)
 commands.command()(inspect)
 commands.command()(doctor)
 commands.command()(verify)

@@ -22,13 +22,17 @@ if TYPE_CHECKING:  # the real import waits until the arguments are known to be r
 SAMPLING, MACHINE = "Sampling", "Machine"  # panels of the help
 
 
-def _complete_model(incomplete: str) -> list[str]:
-    """Names; where none begins so, the shell completes paths."""
+def complete_entry(incomplete: str) -> list[str]:
+    """Names in the store that begin so."""
     try:
-        names = [POCKET, *(entry.name for entry in entries())]
+        return [entry.name for entry in entries() if entry.name.startswith(incomplete)]
     except QwickError:
-        names = [POCKET]
-    return [name for name in names if name.startswith(incomplete)]
+        return []
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    """Where none begins so, the shell completes paths."""
+    return [POCKET] * POCKET.startswith(incomplete) + complete_entry(incomplete)
 
 
 def _complete_format(incomplete: str) -> list[str]:
