@@ -119,7 +119,17 @@ def test_an_impossible_instruction_set_is_an_error(monkeypatch: pytest.MonkeyPat
 def test_help_names_every_option_of_run() -> None:
     # Wide, so that no option is cut.
     result = RUNNER.invoke(commands, ["run", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
-    sampling = ("max-tokens", "temperature", "top-k", "top-p", "min-p", "seed", "stop")
+    sampling = (
+        "max-tokens",
+        "temperature",
+        "top-k",
+        "top-p",
+        "min-p",
+        "presence-penalty",
+        "logit-bias",
+        "seed",
+        "stop",
+    )
     machine = ("threads", "threads-batch", "format", "ctx-size", "kv-format", "mlock")
     for option in (*sampling, *machine, "think", "no-think", "raw", "stats"):
         assert f"--{option}" in result.stdout

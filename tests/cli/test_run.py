@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from qwick.cli.stats import JSON_STATS
+from qwick.llm import LLM
 from tests.small_model import LONGEST, write_small_model
 
 QWICK = [sys.executable, "-m", "qwick"]
@@ -49,6 +50,7 @@ def test_the_prompt_may_come_from_standard_input(folder: str) -> None:
 def test_every_option_is_taken(folder: str) -> None:
     options = (
         "--max-tokens 3 --temperature 0.7 --top-k 5 --top-p 0.9 --min-p 0.01 --seed 1 --threads 1 --threads-batch 1 "
+        "--presence-penalty 1 --frequency-penalty 0.5 --repetition-penalty 1.1 --logit-bias 5=1 --logit-bias 6=-inf "
         "--stop xyz --stop zyx --format q8_0 --kv-format f32 --no-think --ctx-size 256 --stats"
     )
     done = qwick("run", folder, "hello", *options.split())
@@ -61,6 +63,14 @@ def test_stop_ends_the_answer_before_its_text(folder: str) -> None:
     stop = whole[len(whole) // 2 :][:3]
     done = qwick("run", folder, "hello", *options, "--stop", stop)
     assert done.stdout.decode().rstrip("\n") == whole[: whole.index(stop)].rstrip("\n")
+
+
+def test_a_forbidden_token_does_not_come(folder: str) -> None:
+    options = ("--raw", "--max-tokens", "1", "--temperature", "0")
+    with LLM(folder, threads=1) as llm:
+        ids = llm.generate("hello", temperature=0, max_tokens=1).token_ids
+    bias = ("--logit-bias", f"{ids[0]}=-inf")
+    assert qwick("run", folder, "hello", *options).stdout != qwick("run", folder, "hello", *options, *bias).stdout
 
 
 def without_the_right_to_lock() -> None:
@@ -146,6 +156,10 @@ def test_standard_input_goes_before_the_words(folder: str) -> None:
         (["run", "FOLDER", "hi", "--system", "@no-such-file"], 2, "no-such-file"),
         (["run", "FOLDER", "hi", "--temperature", "-1"], 2, "temperature"),
         (["run", "FOLDER", "hi", "--format", "q3"], 2, "q8_0"),
+        (["run", "FOLDER", "hi", "--presence-penalty", "3"], 2, "presence_penalty"),
+        (["run", "FOLDER", "hi", "--logit-bias", "5"], 2, "1234=-5"),
+        (["run", "FOLDER", "hi", "--logit-bias", "5=x"], 2, "'5=x'"),
+        (["run", "FOLDER", "hi", "--logit-bias", "99999999=1"], 2, "99999999"),
         (["run", "FOLDER", "hi", "--kv-format", "q8_0"], 2, "f16 or f32"),
         (["run", "FOLDER", "hi", "--stop", ""], 2, "--stop"),
         (["run", "FOLDER", "hi", "--threads", "0"], 2, "threads"),

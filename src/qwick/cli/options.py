@@ -5,7 +5,7 @@
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
@@ -62,11 +62,17 @@ class SamplingFlags:
     top_k: Annotated[int | None, _sampling("Choose among the k likeliest; 0: among all.", "N")] = None
     top_p: Annotated[float | None, _sampling("Choose among the likeliest that reach p together.", "X")] = None
     min_p: Annotated[float | None, _sampling("Drop tokens less likely than p times the best.", "X")] = None
+    presence_penalty: Annotated[float | None, _sampling("Off the logit of each token written; -2 to 2.", "X")] = None
+    frequency_penalty: Annotated[float | None, _sampling("The same for each time it was; -2 to 2.", "X")] = None
+    repetition_penalty: Annotated[float | None, _sampling("Divides the logits of tokens seen; 1: none.", "X")] = None
+    logit_bias: Annotated[
+        list[str] | None, _sampling("Add to a token's logit, -inf forbids it; may be repeated.", "ID=VALUE")
+    ] = None
     seed: Annotated[int | None, _sampling("The same seed gives the same answer.", "N")] = None
     stop: Annotated[list[str] | None, _sampling("End an answer before this text; may be repeated.", "TEXT")] = None
 
     def options(self) -> "SamplingOptions":
-        """What LLM takes beside `stop`."""
+        """What LLM takes beside `stop`. Raises UsageError."""
         from qwick.llm import SamplingOptions
 
         return SamplingOptions(
@@ -74,6 +80,10 @@ class SamplingFlags:
             top_k=self.top_k,
             top_p=self.top_p,
             min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias=_bias(self.logit_bias),
             seed=self.seed,
             max_tokens=self.max_tokens,
         )
@@ -121,6 +131,17 @@ class MachineFlags:
                 lock_memory=self.mlock,
                 progress=progress,
             )
+
+
+def _bias(given: Sequence[str] | None) -> dict[int, float] | None:
+    """`ID=VALUE` of each; of an id that is given twice the last."""
+    if not given:
+        return None
+    try:
+        return {int(token_id): float(value) for token_id, value in (text.split("=") for text in given)}
+    except ValueError:
+        shown = ", ".join(f"{text!a:.40}" for text in given)
+        raise UsageError(f"--logit-bias is {shown}; write a token id and a number, like 1234=-5") from None
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
