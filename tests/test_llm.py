@@ -150,6 +150,24 @@ def test_the_answer_ends_at_the_end_token_by_name(folder: Path, monkeypatch: pyt
     assert completion.token_ids[-1] == TOKENIZER.added_tokens["<|im_end|>"]
 
 
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|endoftext|>"])
+def test_both_end_tokens_end_an_answer_in_reasoning_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    llm, engine = scripted(folder, monkeypatch, f"<think>a\n{end}</think>never")
+    completion = llm.chat(USER)
+    assert (completion.reasoning, completion.text, completion.finish_reason) == ("a", "", "stop")
+    assert not engine.running
+
+
+def test_an_end_token_spelled_out_in_other_tokens_is_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm, engine = scripted(folder, monkeypatch, "")
+    engine_type: Any = type(engine)
+    engine_type.script = tuple(TOKENIZER.encode("say <|im_end|> so", allow_special=False))
+    assert llm.chat(USER).text == "say <|im_end|> so"
+    assert llm.chat(USER, stop="<|im_end|>").text == "say "
+
+
 def test_a_stop_string_ends_the_answer_and_the_generation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llm, engine = scripted(folder, monkeypatch, "one END two")
     for stop in ("END", ["x", "END"]):

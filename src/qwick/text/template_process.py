@@ -21,7 +21,7 @@ from qwick.text.quoting import Json
 
 RENDER_SECONDS = 1.5  # of wall time; an ordinary template takes a few milliseconds
 START_SECONDS = 30.0
-MAX_REPLY_BYTES = 128 << 20
+MAX_REPLY_BYTES = 8 << 20  # JSON of the prompt; the longest context is some 2 MB of text
 
 
 class TemplateProcess:
