@@ -62,6 +62,8 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_batch_ext_set_embd_state": (ctypes.c_bool, (_P, _I, Embedding)),
     "llama_batch_ext_set_embd_token": (ctypes.c_bool, (_P, _I, Embedding)),
     "llama_batch_ext_set_output_logits": (ctypes.c_bool, (_P, _I, ctypes.c_bool)),
+    "llama_get_memory": (_P, (_P,)),
+    "llama_memory_seq_rm": (ctypes.c_bool, (_P, _I, _I, _I)),
     "llama_process": (_I, (_P, ctypes.c_int, _P)),
     "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), (_P, _I)),
     "_Z26llama_set_embeddings_nextnP13llama_contextbb": (None, (_P, ctypes.c_bool, ctypes.c_bool)),
@@ -138,7 +140,7 @@ class Peer:
     """
 
     def __init__(
-        self, library: Library, path: Path, *, max_len: int = 512, threads: int = 2, repack: bool = True
+        self, library: Library, path: Path, *, max_len: int = 512, threads: int = 1, repack: bool = True
     ) -> None:
         self.library, self.max_len, self.threads = library, max_len, threads
         params = library.llama_model_default_params()
@@ -215,6 +217,11 @@ class Context:
             self._rows(library.llama_get_logits_ith, count, self.peer.vocab_size),
             self._rows(state, count, self.peer.hidden_size),
         )
+
+    def forget(self, start: int) -> None:
+        """Drop the tokens from place `start` on; keys and values only, a recurrent state cannot be cut back."""
+        memory = self.peer.library.llama_get_memory(self.handle)
+        assert self.peer.library.llama_memory_seq_rm(memory, 0, start, -1)
 
     def _rows(self, row_of: Any, count: int, width: int) -> Floats:
         return np.stack([np.ctypeslib.as_array(row_of(self.handle, i), (width,)).copy() for i in range(count)])
