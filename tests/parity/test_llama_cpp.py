@@ -1,7 +1,7 @@
 """A file of llama.cpp's tools in qwick: the tensors it means, and logits as near to exact ones as llama.cpp's own.
 
-The file has every storage type; what llama.cpp computes from it is recorded beside it (tests/golden/README.md), so none of
-its code is needed here. test_llama_cpp_live.py runs it.
+The file has every storage type; what llama.cpp computes from it is recorded beside it (tests/golden/README.md), so none
+of its code is needed here. test_llama_cpp_live.py runs it.
 """
 
 from pathlib import Path

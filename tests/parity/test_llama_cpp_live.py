@@ -23,8 +23,8 @@ IDS = np.random.default_rng(3).integers(0, 256, 48)
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore::qwick.errors.FormatWarning")]
 
 EXACT = 5e-6  # f32 arithmetic over 2 layers of 256: measured 6e-7 (decode), 1e-6 (prompt)
-# Our error over llama.cpp's, at most, by role. Decode: int8 activations in runs of 32 in both engines, but llama.cpp has
-# runs of 256 for the types of 256. Prompt: bf16 activations, eight bits of mantissa always where int8 has them at best.
+# Our error over llama.cpp's, at most. Decode: int8 activations in runs of 32 in both engines, but for types of 256
+# llama.cpp has runs of 256. Prompt: bf16 activations have eight bits always, int8 ones only the largest of a run.
 # F16 is worse than llama.cpp, whose activations are f16 there: our prompt rows are bf16 whatever the weights.
 FACTORS = {
     Role.DECODE: {32: 1.15, 256: 0.8},
