@@ -90,6 +90,27 @@ def add_config(writer: gguf.GGUFWriter, text: Config, *, mtp: bool) -> None:
         writer.add_uint32("qwen35.nextn_predict_layers", 1)
 
 
+def add_tokenizer(writer: gguf.GGUFWriter, tokenizer_json: dict[str, Any], num_ids: int) -> None:
+    """As llama.cpp `conversion/base.py` `get_vocab_base` does: look-alikes of control tokens become such."""
+    tokens = [f"[PAD{i}]" for i in range(num_ids)]
+    types = [gguf.TokenType.UNUSED] * num_ids
+    for text, i in tokenizer_json["model"]["vocab"].items():
+        tokens[i], types[i] = text, gguf.TokenType.NORMAL
+    for token in tokenizer_json["added_tokens"]:
+        text, i = token["content"], token["id"]
+        is_control = token["special"] or (text.startswith("<|") and text.endswith("|>"))
+        tokens[i], types[i] = text, gguf.TokenType.CONTROL if is_control else gguf.TokenType.USER_DEFINED
+    merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer_json["model"]["merges"]]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen35")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    ids = {token["content"]: token["id"] for token in tokenizer_json["added_tokens"]}
+    writer.add_eos_token_id(ids["<|im_end|>"])
+    writer.add_pad_token_id(ids["<|endoftext|>"])
+
+
 def gguf_tensors(text: Config, seed: int, *, mtp: bool = True) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """(GGUF name, values) of all tensors, as the converter turns them."""
     num_layers = text["num_hidden_layers"]

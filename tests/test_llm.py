@@ -18,6 +18,8 @@ from qwick.store import find_model
 from qwick.streams import Completion, Stream
 from qwick.text.segments import Kind
 from qwick.text.tokenizer import Tokenizer
+from tests.checkpoints import small_config
+from tests.gguf_model import add_tokenizer, write_gguf
 from tests.small_model import write_small_model
 from tests.text.tokenizer_folder import make_backend
 
@@ -350,3 +352,14 @@ def test_progress_ends_at_the_total(folder: Path) -> None:
     with LLM(folder, progress=lambda done, total: seen.append((done, total))):
         pass
     assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_gguf_file_answers_as_the_folder_does(folder: Path, tmp_path: Path) -> None:
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    path = write_gguf(
+        tmp_path / "model.gguf", small_config(), 1, metadata=lambda writer: add_tokenizer(writer, raw, 512)
+    )
+    options: Any = {"max_tokens": 20, "temperature": 0}
+    with LLM(folder) as wanted, LLM(path) as ours:
+        assert content(ours.chat(USER, **options)) == content(wanted.chat(USER, **options))
+        assert content(ours.generate("hello", **options)) == content(wanted.generate("hello", **options))

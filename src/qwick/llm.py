@@ -16,6 +16,7 @@ from qwick.engine.request import Request
 from qwick.errors import QwickError, UsageError
 from qwick.formats import format_named
 from qwick.model.model import LoadProgress, open_model
+from qwick.model.source import open_source
 from qwick.ops.native import NativeBackend
 from qwick.sampling.defaults import from_generation_config, with_defaults
 from qwick.sampling.params import SamplingParams
@@ -56,7 +57,7 @@ class LLM:
 
     `config` is its network, `backend` what it runs on: instruction set, threads, bytes of memory.
 
-    path           `pocket` (the embedded model) or a Hugging Face style folder
+    path           `pocket` (the embedded model), a Hugging Face style folder, a GGUF file, or a name of the local store
     format         of the weights in memory (`q8_0`, …); None: as the files have them
     threads        for decoding; threads_batch for prompts; None: what this machine's cores, affinity and cgroup suggest
     context_len    most tokens of one prompt and its answer; None: 4096, or less when the model takes less
@@ -88,17 +89,20 @@ class LLM:
             if count is not None and count < 1:
                 raise UsageError(f"{name} is {count}; it must be at least 1")
         weight_format = None if format is None else format_named(format)
-        folder = find_model(path)
-        if folder.is_file():
-            raise UsageError(f"{folder}: GGUF files are not run yet; give a folder with config.json and safetensors")
-        advice = folder / "generation_config.json"
+        found = find_model(path)
+        advice = found / "generation_config.json"
         self._advice = from_generation_config(read_object(advice), str(advice))
-        self.template = ChatTemplate.open(folder, is_own=folder == pocket.FOLDER)
+        source = open_source(found)
         try:
-            with ThreadPoolExecutor(1) as pool:  # the official vocabulary takes 0.9 s: beside the weights
-                tokenizer = pool.submit(Tokenizer.open, folder)
+            self.template = ChatTemplate.open(found, source.metadata, is_own=found == pocket.FOLDER)
+        except BaseException:
+            source.close()
+            raise
+        try:
+            with source, ThreadPoolExecutor(1) as pool:  # the official vocabulary takes 0.6 s: beside the weights
+                tokenizer = pool.submit(Tokenizer.open, found, source.metadata)
                 model = open_model(
-                    folder,
+                    source,
                     format=weight_format,
                     threads=threads,
                     threads_batch=threads_batch,

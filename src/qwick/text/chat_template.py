@@ -5,17 +5,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 from qwick.errors import CheckpointError, TemplateError, UsageError
 from qwick.text.json_file import read_object
 from qwick.text.quoting import Json, Piece, Quoting, plain_data
 from qwick.text.template_process import TemplateProcess
-from qwick.weights.checkpoint import Metadata, Strings
+from qwick.weights.checkpoint import NO_METADATA, Metadata, Strings
 
 MAX_TEMPLATE_BYTES = 1 << 20
-NOTHING: Metadata = MappingProxyType({})  # a folder's
 _GGUF_KEY = "tokenizer.chat_template"
 _GGUF_TOKENS = "tokenizer.ggml."
 
@@ -70,7 +68,7 @@ class ChatTemplate:
     is_own: bool = False
 
     @classmethod
-    def open(cls, path: Path, metadata: Metadata = NOTHING, *, is_own: bool = False) -> "ChatTemplate":
+    def open(cls, path: Path, metadata: Metadata = NO_METADATA, *, is_own: bool = False) -> "ChatTemplate":
         """The template of a model: a folder, or a GGUF file and its metadata; CHATML when it has none.
 
         Raises CheckpointError when it cannot be read.

