@@ -3,7 +3,7 @@
     python benchmarks/sampler.py
 
 Microseconds a token, medians; `seen` distinct tokens have penalties. The head's figure is the difference between
-replays with and without edits of a network that is almost nothing but the head's choice.
+pairs of replays, with and without edits, of a network that is little more than the head.
 """
 
 import sys
@@ -47,7 +47,7 @@ def measure(program: Any, seen: int) -> None:
     tokens = rng.integers(0, VOCAB, STEPS + 1).tolist()
     penalties = Penalties(PARAMS, rng.permutation(VOCAB)[:seen].tolist())
     batch = small.make_batch([small.Piece(0, 0, 1)], [0], PARAMS.top_k)
-    counting, choosing, plain, edited = [], [], [], []
+    counting, choosing, plain, more = [], [], [], []
     for position, token in enumerate(tokens):
         begin = time.perf_counter()
         penalties.push(token)
@@ -57,11 +57,11 @@ def measure(program: Any, seen: int) -> None:
         program.run(batch)
         plain.append(program.replay_seconds)
         result: Result = program.run(replace(batch, edits=edits))
-        edited.append(program.replay_seconds)
+        more.append(program.replay_seconds - plain[-1])
         begin = time.perf_counter()
         sample(result, 0, PARAMS, position)
         choosing.append(time.perf_counter() - begin)
-    head_us = median_us(edited) - median_us(plain)
+    head_us = median_us(more)
     total = median_us(counting) + median_us(choosing) + head_us
     print(
         f"seen {seen:>6,}: counting {median_us(counting):5.1f}   edits in the head {head_us:6.1f} "

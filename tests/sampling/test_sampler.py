@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qwick.errors import CheckpointError
 from qwick.ops.contract import Result
-from qwick.sampling.params import SamplingParams
+from qwick.sampling.params import MAX_SEED, SamplingParams
 from qwick.sampling.sampler import sample, uniform
 
 VALUES = st.lists(st.integers(-8, 8).map(lambda n: n / 2), min_size=1, max_size=40)
@@ -92,6 +92,11 @@ def test_the_number_depends_on_seed_and_position_alone() -> None:
     numbers = {uniform(seed, position) for seed in (0, 1, 2**64 - 1) for position in range(100)}
     assert len(numbers) == 300
     assert uniform(None, 5) != uniform(None, 5)
+
+
+@given(st.integers(0, MAX_SEED), st.integers(0, 2**40))
+def test_the_number_is_numpys_philox(seed: int, position: int) -> None:
+    assert uniform(seed, position) == np.random.Generator(np.random.Philox(key=seed, counter=position)).random()
 
 
 def test_the_draws_follow_the_distribution() -> None:
