@@ -5,6 +5,7 @@ import pty
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_other_errors_are_one_line_too(
     assert found == code
     assert text in shown
     assert shown.count("\n") == (1 if text else 0)
+
+
+def test_our_warnings_are_one_line_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def warning(*_: object) -> None:
+        for _i in range(2):
+            warnings.warn("no kernel reads this\nat all", errors.FormatWarning, stacklevel=1)
+
+    monkeypatch.setattr(main.TyperGroup, "invoke", warning)
+    result = RUNNER.invoke(commands, ["doctor"])
+    assert result.exit_code == 0
+    assert result.stderr == "qwick: warning: no kernel reads this\\nat all\n" * 2
 
 
 def test_a_developer_sees_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

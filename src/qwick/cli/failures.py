@@ -2,13 +2,15 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
-from qwick.cli.terminal import complain
-from qwick.errors import CapacityError, QwickError, UsageError
+from qwick.cli.terminal import complain, warn
+from qwick.errors import CapacityError, FormatWarning, QwickError, UsageError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + the number of the signal, as shells report it
 
@@ -57,6 +59,23 @@ def failures_as_exit_codes() -> Generator[None]:
         if isinstance(error, OSError):
             _discard_output()
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def warnings_as_lines() -> Generator[None]:
+    """Our own warnings as one line each; those of libraries as Python shows them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FormatWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, *details: Any, **more: Any) -> None:
+            if isinstance(message, FormatWarning):
+                warn(str(message))
+            else:
+                others(message, *details, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _about_command_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from qwick.cli.doctor import doctor
-from qwick.cli.failures import EXIT_CODES, INTERRUPTED, failures_as_exit_codes
+from qwick.cli.failures import EXIT_CODES, INTERRUPTED, failures_as_exit_codes, warnings_as_lines
 from qwick.cli.inspect import inspect
 from qwick.cli.list import list_models
 from qwick.cli.rm import rm
@@ -34,7 +34,7 @@ class Commands(TyperGroup):
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        with failures_as_exit_codes():
+        with warnings_as_lines(), failures_as_exit_codes():
             return super().invoke(ctx)
 
 

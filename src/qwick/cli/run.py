@@ -11,6 +11,7 @@ from qwick.cli.answer import AnswerWriter
 from qwick.cli.options import MachineFlags, ModelName, SamplingFlags, spread
 from qwick.cli.prompt import read_prompt, read_system
 from qwick.cli.stats import measured, stats_line
+from qwick.cli.terminal import warn
 from qwick.errors import UsageError
 from qwick.store import find_model
 
@@ -74,8 +75,7 @@ def run(
         AnswerWriter(hide_thinking=hide_thinking).write(answer.segments())
         completion = answer.completion
         if completion.reasoning and not completion.text:
-            note = "the answer ended while the model was still thinking; give more --max-tokens, or --no-think"
-            typer.echo(f"qwick: {note}", err=True)
+            warn("the answer ended while the model was still thinking; give more --max-tokens, or --no-think")
         if stats:
             typer.echo(f"loaded in {load_seconds:.2f} s · {stats_line(completion)}", err=True)
         if json_stats:

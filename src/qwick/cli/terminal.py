@@ -31,9 +31,18 @@ def one_line(text: str) -> str:
 
 
 def complain(message: str) -> None:
-    """One line on standard error, red where there are colours."""
-    name = "\x1b[1;31mqwick: error:\x1b[0m" if has_colours(sys.stderr) else "qwick: error:"
-    typer.echo(f"{name} {one_line(message)}", err=True)
+    """An error, as one line on standard error."""
+    _tell("\x1b[1;31m", "qwick: error:", message)
+
+
+def warn(message: str) -> None:
+    """A warning, as one line on standard error."""
+    _tell("\x1b[1;33m", "qwick: warning:", message)
+
+
+def _tell(colour: str, name: str, message: str) -> None:
+    shown = f"{colour}{name}\x1b[0m" if has_colours(sys.stderr) else name
+    typer.echo(f"{shown} {one_line(message)}", err=True)
 
 
 @contextmanager
