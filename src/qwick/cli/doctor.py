@@ -1,8 +1,10 @@
 """`qwick doctor`: what this machine can do, what was chosen, and why."""
 
+import json
 import platform
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from textwrap import fill
@@ -12,7 +14,7 @@ import typer
 
 from qwick.cli.predict import show_predictions
 from qwick.cli.terminal import one_line
-from qwick.errors import QwickError, UsageError
+from qwick.errors import QwickError
 
 PACKAGES = ("numpy", "tokenizers", "jinja2", "typer", "rich")
 
@@ -22,31 +24,33 @@ def doctor(
     predict: Annotated[
         bool, typer.Option("--predict", help="Predict speed, memory and start of every size on this machine.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --predict: as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Show the processor, the chosen kernels, threads, memory and versions, and let the embedded model say a word."""
-    if as_json and not predict:
-        raise UsageError("--json goes with --predict; write `qwick doctor --predict --json`")
     if predict:
         show_predictions(as_json=as_json)
         return
     from qwick.ops.native import describe_machine
 
     machine = describe_machine()
+    if as_json:
+        found = {"processor": _processor()} | asdict(machine) | {"versions": dict(_versions()), "answer": _answer()}
+        typer.echo(json.dumps(found, indent=2))
+        return
     rows = [
         ("processor", _processor()),
         ("instruction sets", f"{', '.join(machine.possible_isas)} (QWICK_ISA forces one)"),
         ("chosen", machine.isa),
-        *_kernel_rows(dict(machine.kernel_choice)),
+        *_kernel_rows(machine.kernel_choice),
         ("threads", f"{machine.threads}: {machine.threads_reason}"),
         ("memory", f"{machine.available_bytes / 2**30:.1f} GiB available"),
         ("huge pages", _huge_pages(machine.huge_pages)),
-        ("versions", ", ".join(_versions())),
+        ("versions", ", ".join(f"{name} {number}" for name, number in _versions())),
     ]
     for name, text in rows:
         _show(name, text)
     try:
-        _show("self-test", _self_test())
+        _show("self-test", f"the embedded model answers: {_answer()}")
     except QwickError as error:
         _show("self-test", f"failed: {error}")
         raise typer.Exit(error.exit_code) from None
@@ -56,12 +60,15 @@ def _show(name: str, text: str) -> None:
     typer.echo(fill(f"{name:<17} {one_line(text)}", width=110, subsequent_indent=" " * 18, break_on_hyphens=False))
 
 
-def _kernel_rows(choice: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """One row for each instruction set that provides kernels."""
-    by_isa: defaultdict[str, list[str]] = defaultdict(list)
-    for kernel, isa in choice.items():
-        by_isa[isa].append(kernel)
-    return ((f"  by {isa}", ", ".join(sorted(kernels))) for isa, kernels in sorted(by_isa.items()))
+def _kernel_rows(choice: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """One row for each instruction set that provides kernels; those of several weight families together."""
+    by_isa: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for kernel, isa in sorted(choice.items()):
+        name, _, family = kernel.partition(".")
+        by_isa[isa][name].append(family)
+    for isa, kernels in sorted(by_isa.items()):
+        listed = (f"{name} ({' '.join(families)})" if families[0] else name for name, families in kernels.items())
+        yield f"  by {isa}", ", ".join(listed)
 
 
 def _processor() -> str:
@@ -79,22 +86,22 @@ def _huge_pages(state: str) -> str:
     return f"{state}: as root, echo madvise > /sys/kernel/mm/transparent_hugepage/enabled makes decoding faster"
 
 
-def _versions() -> Iterator[str]:
+def _versions() -> Iterator[tuple[str, str]]:
     from qwick import __version__
 
-    yield f"qwick {__version__}"
-    yield f"python {platform.python_version()}"
+    yield "qwick", __version__
+    yield "python", platform.python_version()
     for package in PACKAGES:
         try:
-            yield f"{package} {version(package)}"
+            yield package, version(package)
         except PackageNotFoundError:
-            yield f"{package} missing"
+            yield package, "missing"
 
 
-def _self_test() -> str:
-    """The embedded model's answer to a fixed question."""
+def _answer() -> str:
+    """The embedded model's to a fixed question."""
     from qwick.llm import LLM
 
     with LLM() as llm:
         answer = llm.chat([{"role": "user", "content": "Who are you?"}], temperature=0, max_tokens=64)
-    return f"the embedded model answers: {answer.text.strip()}"
+    return answer.text.strip()
