@@ -363,3 +363,16 @@ def test_a_gguf_file_answers_as_the_folder_does(folder: Path, tmp_path: Path) ->
     with LLM(folder) as wanted, LLM(path) as ours:
         assert content(ours.chat(USER, **options)) == content(wanted.chat(USER, **options))
         assert content(ours.generate("hello", **options)) == content(wanted.generate("hello", **options))
+
+
+def test_a_gguf_file_may_advise_on_sampling(folder: Path, tmp_path: Path) -> None:
+    raw = json.loads((folder / "tokenizer.json").read_text())
+
+    def add_keys(writer: Any) -> None:
+        add_tokenizer(writer, raw, 512)
+        writer.add_float32("general.sampling.temp", 0.0)
+
+    path = write_gguf(tmp_path / "model.gguf", small_config(), 1, metadata=add_keys)
+    with LLM(path) as llm:
+        advised, greedy = (content(llm.generate("hello", max_tokens=20, **more)) for more in ({}, {"temperature": 0}))
+        assert advised == greedy

@@ -14,6 +14,7 @@ from qwick.model.source import Source, open_source
 from qwick.sampling.defaults import from_generation_config, from_gguf, with_defaults
 from qwick.text.chat_template import OFFICIAL, ChatTemplate
 from qwick.text.json_file import read_object
+from qwick.weights.checkpoint import Metadata
 
 # `general.file_type` of a GGUF file: how its maker calls the mixture (llama.cpp `include/llama.h`, llama_ftype).
 _MIXTURES = {
@@ -137,7 +138,7 @@ def describe(path: Path) -> Description:
     with open_source(path) as source:
         template = ChatTemplate.open(path, source.metadata, is_own=True)  # nothing is rendered
         thinks = template.thinks_by_default(source.config.hidden_size)
-        advice = _advice(path, source)
+        advice = sampling_advice(path, source.metadata)
         return Description(
             path=path,
             mixture=_mixture(source),
@@ -149,6 +150,14 @@ def describe(path: Path) -> Description:
             thinks_by_default=thinks,
             sampling=_sampling(advice, source.config.hidden_size, think=thinks),
         )
+
+
+def sampling_advice(path: Path, metadata: Metadata) -> dict[str, Any]:
+    """What a model's own files say about sampling, by our names. Raises CheckpointError."""
+    if metadata:
+        return from_gguf(metadata, path.name)
+    file = path / "generation_config.json"
+    return from_generation_config(read_object(file), str(file))
 
 
 def _rows(source: Source) -> tuple[TensorRow, ...]:
@@ -174,13 +183,6 @@ def _mixture(source: Source) -> str:
         info = source.info(spec)
         sizes[info.dtype] = sizes.get(info.dtype, 0) + info.num_bytes
     return max(sizes, key=lambda dtype: sizes[dtype])
-
-
-def _advice(path: Path, source: Source) -> dict[str, Any]:
-    if source.metadata:
-        return from_gguf(source.metadata, path.name)
-    file = path / "generation_config.json"
-    return from_generation_config(read_object(file), str(file))
 
 
 def _sampling(advice: Mapping[str, Any], hidden_size: int, *, think: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, cast, overload
 
 from qwick import pocket
+from qwick.describe import sampling_advice
 from qwick.engine.config import EngineConfig
 from qwick.engine.engine import Engine
 from qwick.engine.request import Request
@@ -18,13 +19,12 @@ from qwick.formats import format_named
 from qwick.model.model import LoadProgress, open_model
 from qwick.model.source import open_source
 from qwick.ops.native import NativeBackend
-from qwick.sampling.defaults import from_generation_config, with_defaults
+from qwick.sampling.defaults import with_defaults
 from qwick.sampling.params import SamplingParams
 from qwick.store import POCKET, find_model
 from qwick.streams import Completion, Stream, Streams
 from qwick.text.answer import Answer
 from qwick.text.chat_template import ChatTemplate
-from qwick.text.json_file import read_object
 from qwick.text.quoting import Piece
 from qwick.text.segments import Segments
 from qwick.text.tokenizer import Tokenizer
@@ -90,10 +90,9 @@ class LLM:
                 raise UsageError(f"{name} is {count}; it must be at least 1")
         weight_format = None if format is None else format_named(format)
         found = find_model(path)
-        advice = found / "generation_config.json"
-        self._advice = from_generation_config(read_object(advice), str(advice))
         source = open_source(found)
         try:
+            self._advice = sampling_advice(found, source.metadata)
             self.template = ChatTemplate.open(found, source.metadata, is_own=found == pocket.FOLDER)
         except BaseException:
             source.close()

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import pytest
 from typer.testing import CliRunner, Result
 
 from qwick.cli.main import commands
+from tests.checkpoints import small_config
+from tests.gguf_model import add_tokenizer, everything, write_gguf
 from tests.small_model import write_small_model
 
 RUNNER = CliRunner()
@@ -105,6 +108,28 @@ def test_a_model_of_the_store_runs_by_its_name(models: Path) -> None:
         check=True,
     )
     assert done.stdout
+
+
+def test_a_gguf_file_is_a_model_as_well(models: Path, small: Path) -> None:
+    raw = json.loads((small / "tokenizer.json").read_text())
+
+    def add_keys(writer: gguf.GGUFWriter) -> None:
+        add_tokenizer(writer, raw, 512)
+        writer.add_float32("general.sampling.temp", 0.5)
+        writer.add_file_type(7)
+
+    kind = everything(gguf.GGMLQuantizationType.Q8_0)
+    write_gguf(models / "mine-Q8_0.gguf", small_config(), 1, kind, metadata=add_keys)
+    assert [line.split("\t")[2] for line in qwick("list").stdout.splitlines()] == ["", "F32", "Q8_0", "F32"]
+    card = json.loads(qwick("show", "mine-Q8_0", "--json").stdout)
+    assert card["format"] == "Q8_0"
+    assert card["sampling"]["temperature"] == 0.5
+    assert list(card["files"]) == ["mine-Q8_0.gguf"]
+    answers = [qwick("run", name, "hi", "--max-tokens", "3", "--seed", "1") for name in ("mine-Q8_0", "mine-Q8_0.gguf")]
+    assert answers[0].exit_code == answers[1].exit_code == 0
+    assert answers[0].stdout == answers[1].stdout
+    assert qwick("rm", "mine-Q8_0.gguf", "-y").exit_code == 0
+    assert not (models / "mine-Q8_0.gguf").exists()
 
 
 def test_show_is_a_card(models: Path) -> None:
