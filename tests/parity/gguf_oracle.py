@@ -3,6 +3,7 @@
 Shares nothing with qwick's reader. From the dequantised f32 on values are f64, so that 1 + (w - 1) is the file's w.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from qwick.model.rope import RopeTable
 from tests.checkpoints import Config
-from tests.parity.reference import MtpBlock, Reference, run_exact
+from tests.parity.reference import MtpBlock, Reference, load_reference, run_exact, run_f32
 
 TRUNK = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -55,13 +56,15 @@ MTP = {
 
 @dataclass(frozen=True)
 class Oracle:
-    """tensors: HF names, f64. run and draft in exact arithmetic."""
+    """tensors: HF names. run and draft in f64; where the tensors are f32 (large models), run in f32."""
 
     config: Config
     tensors: dict[str, Tensor]
     rope: RopeTable
 
     def run(self, ids: NDArray[np.integer]) -> Reference:
+        if next(iter(self.tensors.values())).dtype == torch.float32:
+            return run_f32(load_reference(self.config, self.tensors), ids)
         return run_exact(self.config, self.tensors, ids, self.rope)
 
     def draft(self, ids: NDArray[np.integer], hidden: Tensor) -> Reference:
@@ -69,16 +72,16 @@ class Oracle:
         return MtpBlock(self.config, self.tensors, self.rope).draft(ids, hidden)
 
 
-def open_oracle(path: Path) -> Oracle:
+def open_oracle(path: Path, dtype: torch.dtype = torch.float64) -> Oracle:
     reader = gguf.GGUFReader(path)
     keys = {
         name.removeprefix("qwen35."): field.contents()
         for name, field in reader.fields.items()
         if name.startswith("qwen35.")
     }
-    arrays = {t.name: dequantized(t) for t in reader.tensors}
-    config = hf_config(keys, arrays)
-    tensors = {name: torch.from_numpy(values) for name, values in hf_tensors(config, arrays)}
+    rows = {t.name: int(t.shape[-1]) for t in reader.tensors}
+    config = hf_config(keys, rows)
+    tensors = {name: torch.from_numpy(values).to(dtype) for name, values in hf_tensors(config, reader.tensors)}
     # What RopeTable reads of a ModelConfig.
     rope_config: Any = SimpleNamespace(
         attention=SimpleNamespace(rotary_dim=keys["rope.dimension_count"]),
@@ -94,12 +97,12 @@ def dequantized(tensor: gguf.ReaderTensor) -> NDArray[np.float64]:
     return values.reshape(tuple(int(n) for n in reversed(tensor.shape))).astype(np.float64)
 
 
-def hf_config(keys: dict[str, Any], arrays: dict[str, NDArray[np.float64]]) -> Config:
+def hf_config(keys: dict[str, Any], rows: Mapping[str, int]) -> Config:
     num_mtp = keys.get("nextn_predict_layers", 0)
     num_layers, every = keys["block_count"] - num_mtp, keys.get("full_attention_interval", 4)
     head_dim, rotary = keys["attention.key_length"], keys["rope.dimension_count"]
     return {
-        "vocab_size": arrays["token_embd.weight"].shape[0],
+        "vocab_size": rows["token_embd.weight"],
         "hidden_size": keys["embedding_length"],
         "intermediate_size": keys["feed_forward_length"],
         "num_hidden_layers": num_layers,
@@ -113,7 +116,7 @@ def hf_config(keys: dict[str, Any], arrays: dict[str, NDArray[np.float64]]) -> C
         "linear_conv_kernel_dim": keys["ssm.conv_kernel"],
         "layer_types": [("linear", "full")[(i + 1) % every == 0] + "_attention" for i in range(num_layers)],
         "rms_norm_eps": float(np.float32(keys["attention.layer_norm_rms_epsilon"])),
-        "tie_word_embeddings": "output.weight" not in arrays,
+        "tie_word_embeddings": "output.weight" not in rows,
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": keys["rope.freq_base"],
@@ -124,10 +127,11 @@ def hf_config(keys: dict[str, Any], arrays: dict[str, NDArray[np.float64]]) -> C
     }
 
 
-def hf_tensors(config: Config, arrays: dict[str, NDArray[np.float64]]) -> Any:
+def hf_tensors(config: Config, tensors: Iterable[gguf.ReaderTensor]) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """(name, values) in the released layout: rows and columns of V heads grouped again, norms without their 1."""
     num_layers = config["num_hidden_layers"]
-    for name, values in arrays.items():
+    for tensor in tensors:
+        name, values = tensor.name, dequantized(tensor)
         if name in TRUNK:
             yield TRUNK[name], values - 1 if name == "output_norm.weight" else values
             continue
