@@ -140,7 +140,7 @@ def _changed(name: str, values: NDArray[np.float32], text: Config) -> NDArray[np
         return np.ascontiguousarray(split.swapaxes(0, 1)).reshape(rows.shape)
 
     if name.endswith("A_log"):
-        return tiled(-np.exp(values), 1)
+        return tiled(-np.exp(values.astype(np.float64)).astype(np.float32), 1)
     if name.endswith(("dt_proj.bias", "in_proj_a.weight", "in_proj_b.weight")):
         return tiled(values, 1)
     if name.endswith("in_proj_z.weight"):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from qwick.cli.convert import convert
 from qwick.cli.doctor import doctor
 from qwick.cli.failures import EXIT_CODES, INTERRUPTED, failures_as_exit_codes, warnings_as_lines
 from qwick.cli.inspect import inspect
@@ -52,6 +53,7 @@ commands.command("list")(list_models)
 commands.command()(show)
 commands.command()(rm)
 commands.command()(inspect)
+commands.command()(convert)
 commands.command()(doctor)
 commands.command()(verify)
 
