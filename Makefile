@@ -23,9 +23,9 @@ help: ## list these targets
 
 demo: $(STAMPS)/build ## build qwick and let the embedded model answer three prompts
 	$(SAY) "asking the embedded model"
-	$(BIN)/qwick run pocket "What is 17 + 25?"
-	$(BIN)/qwick run pocket "Reverse the word lantern."
-	$(BIN)/qwick run pocket "Who are you?"
+	$(BIN)/qwick run pocket "What is 17 + 25?" </dev/null
+	$(BIN)/qwick run pocket "Reverse the word lantern." </dev/null
+	$(BIN)/qwick run pocket "Who are you?" </dev/null
 
 build: $(STAMPS)/build ## make .venv, build the kernels and install qwick there (editable)
 

@@ -1,11 +1,14 @@
 """What the model is asked: the order of the parts, fences, and what is refused."""
 
 import io
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from qwick.cli import prompt
 from qwick.cli.prompt import MAX_BYTES, read_prompt, read_system
 from qwick.errors import UsageError
 
@@ -79,6 +82,19 @@ def test_what_is_no_text_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         read_prompt([], [tmp_path / "f"], "m")
     with pytest.raises(UsageError, match="UTF-8"):
         read_system(f"@{tmp_path / 'f'}")
+
+
+def test_a_pipe_that_nobody_closes_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(prompt, "PATIENCE", 0.05)
+    reading, writing = os.pipe()
+    monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
+    reader = threading.Thread(target=read_prompt, args=(["hi"], [], "m"))
+    reader.start()
+    told = ""
+    while "< /dev/null" not in told:
+        told += capsys.readouterr().err
+    os.close(writing)
+    reader.join()
 
 
 def test_a_byte_order_mark_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,16 @@
 """What is asked: words of the command line, files and standard input, made one prompt."""
 
+import contextlib
 import re
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwick.cli.terminal import is_terminal, one_line
+from qwick.cli.terminal import is_terminal, one_line, warn
 from qwick.errors import UsageError
 
+PATIENCE = 2.0  # seconds without anything on standard input before we say that we wait
 MAX_BYTES = 8 << 20  # of one file; 262,144 tokens, the longest context, are about 1 MiB of text
 FENCE = re.compile("^ *(`{3,})", re.MULTILINE)
 
@@ -39,6 +42,10 @@ def read_system(text: str | None) -> str | None:
 
 
 def _read_standard_input() -> str:
+    """To its end. A pipe that somebody forgot to close would keep us for ever, so a long wait is told."""
+    with contextlib.suppress(OSError, ValueError, TypeError):  # no standard input, or one without a descriptor
+        if not select.select([sys.stdin], [], [], PATIENCE)[0]:
+            warn("waiting for standard input to end; < /dev/null if there is nothing to add")
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin and not sys.stdin.closed else b""
     return _decoded(data, "standard input").removesuffix("\n").removesuffix("\r")
 
