@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from qwick.cli.chat import chat
 from qwick.cli.convert import convert
 from qwick.cli.doctor import doctor
 from qwick.cli.failures import EXIT_CODES, INTERRUPTED, failures_as_exit_codes, warnings_as_lines
@@ -23,6 +24,7 @@ ENVIRONMENT = {
     "QWICK_MODELS": "the folder of the local store; without it `~/.local/share/qwick/models`, or under `XDG_DATA_HOME`",
     "QWICK_ISA": "forces an instruction set of `qwick doctor`'s list",
     "QWICK_DEBUG": "shows the traceback of an unexpected error",
+    "XDG_STATE_HOME": "`qwick/chat_history` there holds what was typed into `qwick chat`; without it `~/.local/state`",
     "NO_COLOR": "no colours",
 }
 
@@ -49,6 +51,7 @@ commands = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 commands.command()(run)
+commands.command()(chat)
 commands.command("list")(list_models)
 commands.command()(show)
 commands.command()(rm)

@@ -116,7 +116,7 @@ class MachineFlags:
         bool, typer.Option("--mlock", help="Keep the weights from being swapped out.", rich_help_panel=MACHINE)
     ] = False
 
-    def open(self, model: str) -> "LLM":
+    def open(self, model: str, *, kept_sequences: int = 0) -> "LLM":
         """The model in memory; a bar shows the loading on a terminal."""
         from qwick.llm import LLM
 
@@ -129,6 +129,7 @@ class MachineFlags:
                 context_len=self.ctx_size,
                 kv_format=self.kv_format,
                 lock_memory=self.mlock,
+                kept_sequences=kept_sequences,
                 progress=progress,
             )
 

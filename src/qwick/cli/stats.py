@@ -16,6 +16,7 @@ JSON_STATS = {  # key of `--json-stats` -> what it means, for docs/cli.md
     "weight_bytes": "weights in memory",
     "cache_bytes": "KV cache and recurrent state in memory",
     "prompt_tokens": "tokens of the prompt, the template's too",
+    "cached_tokens": "of these, tokens that were in memory from a turn before",
     "prompt_seconds": "until the first token of the answer",
     "prompt_tokens_per_second": "null when there was no time to measure",
     "generated_tokens": "tokens of reasoning and answer, the stop token too",
@@ -29,8 +30,10 @@ def stats_line(completion: "Completion") -> str:
     """Counts, speeds, time to the first token."""
     stats = completion.stats
     decoded = stats.generated_tokens - 1  # the first token comes with the prompt
+    new_tokens = stats.prompt_tokens - stats.cached_tokens
+    kept = f" ({new_tokens:,} new)" if stats.cached_tokens else ""
     return (
-        f"prompt {stats.prompt_tokens:,} tokens, {_rate(stats.prompt_tokens, stats.prompt_seconds)} · "
+        f"prompt {stats.prompt_tokens:,} tokens{kept}, {_rate(new_tokens, stats.prompt_seconds)} · "
         f"answer {stats.generated_tokens:,} tokens, {_rate(decoded, stats.decode_seconds)} · "
         f"first token after {stats.prompt_seconds:.3f} s · ended by {completion.finish_reason}"
     )
@@ -46,8 +49,9 @@ def measured(completion: "Completion", backend: "NativeBackend") -> dict[str, An
         "weight_bytes": backend.weight_bytes,
         "cache_bytes": backend.cache_bytes,
         "prompt_tokens": stats.prompt_tokens,
+        "cached_tokens": stats.cached_tokens,
         "prompt_seconds": stats.prompt_seconds,
-        "prompt_tokens_per_second": _per_second(stats.prompt_tokens, stats.prompt_seconds),
+        "prompt_tokens_per_second": _per_second(stats.prompt_tokens - stats.cached_tokens, stats.prompt_seconds),
         "generated_tokens": stats.generated_tokens,
         "decode_seconds": stats.decode_seconds,
         "decode_tokens_per_second": _per_second(stats.generated_tokens - 1, stats.decode_seconds),
