@@ -137,16 +137,24 @@ class Peer:
     """A GGUF file in llama.cpp.
 
     max_len: tokens of context. repack: may it regroup weights for this CPU (its default)? Sums then differ a bit.
+    vocab_only: no weights, tokenize alone.
     """
 
     def __init__(
-        self, library: Library, path: Path, *, max_len: int = 512, threads: int = 1, repack: bool = True
+        self,
+        library: Library,
+        path: Path,
+        *,
+        max_len: int = 512,
+        threads: int = 1,
+        repack: bool = True,
+        vocab_only: bool = False,
     ) -> None:
         self.library, self.max_len, self.threads = library, max_len, threads
         params = library.llama_model_default_params()
         flags = (ctypes.c_uint8 * 6).from_buffer(params, 72)
         assert list(flags) == [0, 0, 1, 0, 0, 0], "another layout of llama_model_params"
-        flags[2], flags[5] = repack, 1  # use_extra_bufts, load_mtp
+        flags[0], flags[2], flags[5] = vocab_only, repack, not vocab_only  # the latter two: use_extra_bufts, load_mtp
         self.model = library.llama_model_load_from_file(str(path).encode(), params)
         if not self.model:
             raise ValueError(f"llama.cpp cannot load {path}")

@@ -76,6 +76,7 @@ def spelling() -> dict[int, str]:
     return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
 
 
+@cache
 def tokenizer_json() -> dict[str, Any]:
     ranks, letters = load_ranks(), spelling()
 

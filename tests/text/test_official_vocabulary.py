@@ -4,11 +4,21 @@ import json
 import unicodedata
 from pathlib import Path
 
+import gguf
 import pytest
 
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.tokenizer import Tokenizer
-from tests.text.official_vocabulary import ADDED_TOKENS, FIRST_ADDED_ID, load_ranks, ranks_file, write_official_folder
+from tests.gguf_model import add_tokenizer
+from tests.parity.llama_cpp import Library, installed_library
+from tests.text.official_vocabulary import (
+    ADDED_TOKENS,
+    FIRST_ADDED_ID,
+    load_ranks,
+    ranks_file,
+    tokenizer_json,
+    write_official_folder,
+)
 from tests.text.tokenizer_folder import PATTERN
 
 pytestmark = pytest.mark.skipif(
@@ -92,6 +102,24 @@ def test_ids_are_those_of_the_ranks(tokenizer: Tokenizer) -> None:
 def test_the_merges_are_as_many_as_published(folder: Path) -> None:
     merges = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["merges"]
     assert len(merges) == 247_587
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(installed_library() is None, reason="no library of llama.cpp (package xllamacpp)")
+def test_ids_are_llama_cpps(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """From a GGUF file's keys; it does not normalise, so it gets normalised text."""
+    path = installed_library()
+    assert path is not None
+    writer = gguf.GGUFWriter(tmp_path / "vocabulary.gguf", "qwen35")
+    add_tokenizer(writer, tokenizer_json(), 248_320)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    chat = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    with Library(path).open(tmp_path / "vocabulary.gguf", vocab_only=True) as peer:
+        for text in (*CORPUS, chat):
+            expected = peer.tokenize(unicodedata.normalize("NFC", text))
+            assert tokenizer.encode(text, allow_special=True) == expected, text
 
 
 @pytest.mark.parametrize(("name", "default"), [("qwen3.5_0.8b_2b", False), ("qwen3.5_4b_9b", True)])
