@@ -129,23 +129,23 @@ void Batch::check_edits(const Needs& needs) {
     const int32_t* starts = in.edit_starts;
     require(starts[0] == 0 && starts[in.num_wanted] == in.num_edits, "the edits' rows do not hold all edits");
     for (int64_t i = 0; i < in.num_wanted; ++i) require(starts[i] <= starts[i + 1], "the edits' rows must ascend");
-    for (int64_t i = 0; i < in.num_edits; ++i) {
-        const float *v = in.edit_values + i * kEditFields, bias = v[0], repetition = v[1], offset = v[2];
-        require(in.edit_ids[i] >= 0 && in.edit_ids[i] < needs.head_rows, "an edited id is not in the vocabulary");
-        require(std::isfinite(bias) || bias == -INFINITY, "a bias is neither finite nor minus infinity");
-        require(std::isfinite(repetition) && repetition > 0, "a repetition penalty is not above 0");
-        require(std::isfinite(offset), "an offset is not finite");
-    }
     edited_.resize(needs.head_rows);
-    bool twice = false;
     for (int64_t row = 0; row < in.num_wanted; ++row) {
-        for (int32_t i = starts[row]; i < starts[row + 1]; ++i) {
-            twice |= edited_[in.edit_ids[i]];
-            edited_[in.edit_ids[i]] = true;
-        }
-        for (int32_t i = starts[row]; i < starts[row + 1]; ++i) edited_[in.edit_ids[i]] = false;
+        if (starts[row] == starts[row + 1]) continue;
+        std::fill(edited_.begin(), edited_.end(), false);
+        for (int32_t i = starts[row]; i < starts[row + 1]; ++i) check_edit(needs, i);
     }
-    require(!twice, "a row edits a logit twice");
+}
+
+void Batch::check_edit(const Needs& needs, int64_t i) {
+    const int32_t id = in.edit_ids[i];
+    const float *v = in.edit_values + i * kEditFields, bias = v[0], repetition = v[1], offset = v[2];
+    require(id >= 0 && id < needs.head_rows, "an edited id is not in the vocabulary");
+    require(!edited_[id], "a row edits a logit twice");
+    edited_[id] = true;
+    require(std::isfinite(bias) || bias == -INFINITY, "a bias is neither finite nor minus infinity");
+    require(std::isfinite(repetition) && repetition > 0, "a repetition penalty is not above 0");
+    require(std::isfinite(offset), "an offset is not finite");
 }
 
 void Batch::assign_commits(const int32_t* commits, int64_t count, const Needs& needs, const CacheShape* cache) {

@@ -85,10 +85,11 @@ struct Batch {
     void check_slots(const CacheShape& cache);
     void add_wanted(const Needs& needs);
     void check_edits(const Needs& needs);
+    void check_edit(const Needs& needs, int64_t i);
 
     std::vector<Snapshot> snapshots_;
     std::vector<int32_t> slots_written_;
-    std::vector<bool> edited_;  // [vocab], false between rows
+    std::vector<bool> edited_;  // [vocab], ids of one row
 };
 
 }  // namespace qwick
