@@ -11,6 +11,7 @@ from typing import Any
 
 import typer.main
 
+from qwick.cli.chat_session import COMMANDS, usage
 from qwick.cli.failures import EXIT_CODES
 from qwick.cli.main import ENVIRONMENT, commands
 from qwick.cli.stats import JSON_STATS
@@ -58,6 +59,8 @@ def _command(command: Any, name: str) -> Iterator[str]:
         texts = list(group)
         yield "\n".join(["```sh", *texts, "```\n"]) if are_examples else "\n\n".join(texts) + "\n"
     yield from _tables(command)
+    if name == "chat":
+        yield _table(("in the chat", "meaning"), ((f"`{usage(word)}`", COMMANDS[word].help) for word in COMMANDS))
     if any("--json-stats" in part.opts for part in command.params):
         yield "`--json-stats` writes these keys:\n"
         yield _table(("key", "meaning"), ((f"`{key}`", meaning) for key, meaning in JSON_STATS.items()))

@@ -49,8 +49,8 @@ class Terminal:
         text = self.raw.decode(errors="replace").replace("\x1b[?2004h", READY).replace("\x1b[?2004l", TAKEN)
         return ESCAPES.sub("", text)
 
-    def type(self, text: str) -> None:
-        os.write(self._controller, text.encode())
+    def type(self, text: str | bytes) -> None:
+        os.write(self._controller, text if isinstance(text, bytes) else text.encode())
 
     def expect(self, pattern: str) -> re.Match[str]:
         """Wait until `pattern` is shown; the match, over text without escape sequences."""

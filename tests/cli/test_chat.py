@@ -126,6 +126,17 @@ def test_keys_at_the_prompt(home: Path, folder: str) -> None:
     assert questions == ["one\ntwo\nthree", "four\n\nfive", " /not a command"]
 
 
+def test_a_broken_character_is_an_error_and_not_the_end(home: Path, folder: str) -> None:
+    with chat(home, folder, *SHORT) as terminal:
+        terminal.expect(READY)
+        terminal.type(b"caf\xe9" + ENTER.encode())
+        terminal.expect("error: the text is not Unicode")
+        terminal.expect(READY)
+        terminal.type(CTRL_C)
+        terminal.enter("/exit")
+        assert terminal.end() == 0
+
+
 def test_a_wrong_command_is_one_line_and_the_chat_goes_on(home: Path, folder: str) -> None:
     with chat(home, folder, *SHORT) as terminal:
         for line, complaint in (

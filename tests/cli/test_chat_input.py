@@ -88,13 +88,14 @@ def test_where_no_file_can_be_history_stays_in_memory(tmp_path: Path, monkeypatc
     assert (tmp_path / "qwick").read_text() == "no folder"
 
 
-def test_a_full_disk_does_not_end_a_chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_written_does_not_end_a_chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     history = chat_input._open_history()
     chat_input.history_path().unlink()
     chat_input.history_path().symlink_to("/dev/full")
-    history.append_string("a")
-    assert history.get_strings() == ["a"]
+    for text in ("a", "caf\udce9"):
+        history.append_string(text)
+    assert history.get_strings() == ["a", "caf\udce9"]
 
 
 def test_a_relative_state_folder_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def _open_history() -> "History":
 
     class CarefulHistory(FileHistory):
         def store_string(self, string: str) -> None:
-            with suppress(OSError):  # a full disk must not end a chat
+            with suppress(OSError, UnicodeError):  # neither a full disk nor a broken character must end a chat
                 super().store_string(string)
 
     try:

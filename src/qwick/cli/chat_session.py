@@ -89,7 +89,7 @@ class ChatSession:
 
     def help(self, _: str) -> None:
         for name, command in COMMANDS.items():
-            say(f"  {f'{name} {command.argument}':<20}{command.help}")
+            say(f"  {usage(name):<20}{command.help}")
         say('  Alt-Enter, or \\ at the end of a line, begins a new line; """ begins and ends several lines.')
         say("  Ctrl-C stops an answer or clears the line; Ctrl-D leaves.")
 
@@ -162,6 +162,11 @@ COMMANDS = {
     "/exit": Command("", "leave; also /bye, /quit", ChatSession.leave),
 }
 ALIASES = {"/bye": "/exit", "/quit": "/exit"}
+
+
+def usage(name: str) -> str:
+    """A command and what may follow it."""
+    return f"{name} {COMMANDS[name].argument}".rstrip()
 
 
 def say(text: str) -> None:

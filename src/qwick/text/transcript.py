@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -153,6 +152,8 @@ def _text(value: object, name: str) -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     """First beside it, then in its place: a full disk or a crash leaves what was there."""
+    import tempfile  # rather here than at every start of the command line
+
     target = path.resolve()  # of a link, what it points to
     descriptor, name = tempfile.mkstemp(
         prefix=f".{target.name[:100]}.", dir=target.parent
