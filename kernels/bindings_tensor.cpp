@@ -1,6 +1,7 @@
 #include "bindings_tensor.h"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -10,6 +11,7 @@
 
 #include "codec/codec.h"
 #include "errors.h"
+#include "file_reader.h"
 #include "runtime.h"
 
 namespace nb = nanobind;
@@ -106,6 +108,24 @@ void bind_tensor(nb::module_& m) {
             return nb::cast(nb::ndarray<nb::numpy, uint8_t>(reinterpret_cast<uint8_t*>(tensor.bytes()),
                                                             {tensor.num_bytes()}, self));
         });
+    nb::class_<FileReader>(m, "FileReader")
+        .def(nb::init<>())
+        .def(
+            "add",
+            [](FileReader& reader, std::shared_ptr<Tensor> tensor, int fd, int64_t offset, int ggml_type) {
+                reader.add(std::move(tensor), fd, offset, static_cast<BlockType>(ggml_type));
+            },
+            "tensor"_a, "fd"_a, "offset"_a, "ggml_type"_a)
+        .def(
+            "run",
+            [](FileReader& reader, Runtime& runtime) {
+                const std::lock_guard<std::mutex> lock(runtime.running);
+                const FileReader::Failure failure = reader.run(runtime.pool, runtime.threads_batch);
+                return std::pair(failure.index, failure.error);
+            },
+            "runtime"_a, nb::call_guard<nb::gil_scoped_release>())
+        .def("stop", &FileReader::stop)
+        .def_prop_ro("bytes_read", &FileReader::bytes_read);
     m.def("decode", &decode, "rows"_a.noconvert(), "ggml_type"_a, "threads"_a);
 }
 

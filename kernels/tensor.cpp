@@ -76,57 +76,54 @@ void Tensor::check_window(int64_t first, int64_t count, BlockType source) const 
 }
 
 // A family of single values: row by row.
-void Tensor::write_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool) {
+void Tensor::store_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source) {
     const BlockType own = block_type_of(weight_.family);
     const int64_t cols = weight_.cols, row_bytes = file_row_bytes(own, cols), given = file_row_bytes(source, cols);
     auto* out = reinterpret_cast<uint8_t*>(bytes_) + first * row_bytes;
-    std::vector<float> decoded(own == source ? 0 : cols * pool.threads());
-    pool.for_each(count, [&](int64_t i, int thread) {
-        if (own == source) {
-            std::memcpy(out + i * row_bytes, rows + i * given, row_bytes);
-            return;
-        }
-        float* values = decoded.data() + thread * cols;
-        decode_file_row(source, rows + i * given, cols, values);
-        encode_row(own, values, cols, out + i * row_bytes);
-    });
+    if (own == source) {
+        std::memcpy(out, rows, count * row_bytes);
+        return;
+    }
+    std::vector<float> values(cols);
+    for (int64_t i = 0; i < count; ++i) {
+        decode_file_row(source, rows + i * given, cols, values.data());
+        encode_row(own, values.data(), cols, out + i * row_bytes);
+    }
 }
 
-// A family of blocks: tile by tile.
-void Tensor::write_tiles(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool) {
+// A family of blocks, rows of one tile.
+void Tensor::store_blocks(int64_t first, int64_t count, const uint8_t* rows, BlockType source) {
     const bool kept = family_of(source) == weight_.family;
     const BlockType own = kept ? source : block_type_of(weight_.family);
     const int64_t cols = weight_.cols, row_bytes = file_row_bytes(own, cols), given = file_row_bytes(source, cols);
-    const int64_t end = first + count, first_tile = first / kTileRows;
-    std::vector<float> decoded(kept ? 0 : cols * pool.threads());
-    std::vector<uint8_t> encoded(kept ? 0 : kTileRows * row_bytes * pool.threads());
-    pool.for_each((end - 1) / kTileRows + 1 - first_tile, [&](int64_t item, int thread) {
-        const int64_t tile = first_tile + item;
-        const int64_t begin = std::max(first, tile * kTileRows), stop = std::min(end, (tile + 1) * kTileRows);
-        const uint8_t* blocks = rows + (begin - first) * given;
-        if (!kept) {
-            float* values = decoded.data() + thread * cols;
-            uint8_t* made = encoded.data() + thread * kTileRows * row_bytes;
-            for (int64_t i = 0; i < stop - begin; ++i) {
-                decode_file_row(source, blocks + i * given, cols, values);
-                encode_row(own, values, cols, made + i * row_bytes);
-            }
-            blocks = made;
-        }
-        regroup(own, blocks, weight_, begin % kTileRows, stop - begin,
-                reinterpret_cast<uint8_t*>(bytes_) + tile * memory_bytes(weight_.family, kTileRows, cols));
-    });
+    std::vector<float> values(kept ? 0 : cols);
+    std::vector<uint8_t> encoded(kept ? 0 : count * row_bytes);
+    for (int64_t i = 0; !kept && i < count; ++i) {
+        decode_file_row(source, rows + i * given, cols, values.data());
+        encode_row(own, values.data(), cols, encoded.data() + i * row_bytes);
+    }
+    regroup(own, kept ? rows : encoded.data(), weight_, first % kTileRows, count,
+            reinterpret_cast<uint8_t*>(bytes_) + first / kTileRows * memory_bytes(weight_.family, kTileRows, cols));
+}
+
+void Tensor::store_rows(int64_t first, int64_t count, const uint8_t* rows, BlockType source) {
+    if (is_blocks(weight_.family)) {
+        store_blocks(first, count, rows, source);
+    } else {
+        store_values(first, count, rows, source);
+    }
 }
 
 void Tensor::write(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool, int threads) {
     check_window(first, count, source);
     if (count == 0) return;
     const PoolRun run(pool, threads);
-    if (is_blocks(weight_.family)) {
-        write_tiles(first, count, rows, source, pool);
-    } else {
-        write_values(first, count, rows, source, pool);
-    }
+    const int64_t given = file_row_bytes(source, weight_.cols), first_tile = first / kTileRows, end = first + count;
+    pool.for_each((end - 1) / kTileRows + 1 - first_tile, [&](int64_t item, int) {
+        const int64_t begin = std::max(first, (first_tile + item) * kTileRows);
+        const int64_t stop = std::min(end, (first_tile + item + 1) * kTileRows);
+        store_rows(begin, stop - begin, rows + (begin - first) * given, source);
+    });
     next_row_ += count;
 }
 

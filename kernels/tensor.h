@@ -24,6 +24,11 @@ class Tensor {
     // Rows [first, first + count) as a file of `source` holds them, end to end. Of the tensor's own family they are
     // kept without loss, others are decoded and encoded anew. Windows come in ascending order and leave no gap.
     void write(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool, int threads);
+    // The same in two steps, for who fills all rows from several threads: between the two, each tile of 16 rows is
+    // stored once, by one thread. Nothing reads the tensor before end_fill().
+    void begin_fill(BlockType source) const { check_window(0, weight_.rows, source); }
+    void store_rows(int64_t first, int64_t count, const uint8_t* rows, BlockType source);  // within one tile
+    void end_fill() { next_row_ = weight_.rows; }
     // Rows as they are in memory: out [count, cols].
     void decode_rows(int64_t first, int64_t count, float* out) const;
     bool complete() const { return next_row_ == weight_.rows; }
@@ -37,8 +42,8 @@ class Tensor {
 
   private:
     void check_window(int64_t first, int64_t count, BlockType source) const;
-    void write_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool);
-    void write_tiles(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool);
+    void store_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source);
+    void store_blocks(int64_t first, int64_t count, const uint8_t* rows, BlockType source);
 
     std::string name_;
     std::vector<int64_t> shape_;

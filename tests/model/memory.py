@@ -27,6 +27,9 @@ class MemoryCheckpoint:
     def read(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         return self.arrays[name][start:stop].copy()
 
+    def place(self, name: str) -> None:
+        """Nowhere in a file."""
+
     def close(self) -> None:
         pass
 

@@ -75,6 +75,9 @@ class Told:
     def add_vector(self, name, values):
         return name
 
+    def read_files(self, progress=None):
+        pass
+
 
 def test_blocks_reach_the_backend_as_the_file_has_them(tmp_path, monkeypatch):
     monkeypatch.setattr("qwick.model.source.WINDOW_BYTES", 5000)

@@ -13,8 +13,8 @@ from tests.parity.network import Piece
 class RoundingBackend(TorchBackend):
     """Weights that remember their family."""
 
-    def add_matrix(self, name, shape, format, windows):
-        weight = super().add_matrix(name, shape, format, windows)
+    def add_matrix(self, name, shape, format, windows, source=None):
+        weight = super().add_matrix(name, shape, format, windows, source)
         weight.family = format.family
         return weight
 

@@ -22,9 +22,9 @@ def load_network(
     cannot deliver.
     """
     _warn_decoded(source, format)
-    return Qwen3_5(
-        source.config, Tensors({spec.name: _load(spec, source, backend, format, progress) for spec in source.specs})
-    )
+    by_name = {spec.name: _load(spec, source, backend, format, progress) for spec in source.specs}
+    backend.read_files(progress)
+    return Qwen3_5(source.config, Tensors(by_name))
 
 
 def memory_format(spec: TensorSpec, file_dtype: str, format: Format | None) -> Format:
@@ -56,7 +56,7 @@ def _load(spec: TensorSpec, source: Source, backend: Backend[W], format: Format 
     dtype = source.info(spec).dtype
     held, stored = FILE_DTYPES.get(dtype), memory_format(spec, dtype, format)
     blocks = held if held is not None and held.is_blocks else None
-    return backend.add_matrix(spec.name, (rows, cols), stored, source.windows(spec, progress), blocks)
+    return backend.add_matrix(spec.name, (rows, cols), stored, source.rows(spec, progress), blocks)
 
 
 def _warn_decoded(source: Source, format: Format | None) -> None:

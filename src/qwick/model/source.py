@@ -19,7 +19,7 @@ from qwick.model.config import ModelConfig, load_config
 from qwick.model.config_gguf import parse_gguf_config
 from qwick.model.names import TensorSpec, file_names, has_head, has_mtp, tensor_specs
 from qwick.model.names_gguf import gguf_file_names, gguf_specs
-from qwick.ops.contract import Float32, Progress
+from qwick.ops.contract import FileRows, Float32, Progress, Windows
 from qwick.weights.checkpoint import Checkpoint, Metadata, TensorInfo, open_checkpoint
 from qwick.weights.gguf import DECODED
 
@@ -111,6 +111,14 @@ class Source:
         canonical = spec.to_canonical(values)
         return canonical[:, 0] if canonical.ndim == 3 else canonical
 
+    def rows(self, spec: TensorSpec, progress: Progress | None = None) -> Windows:
+        """A matrix in canonical order; `FileRows` where the file has it so."""
+        windows = self.windows(spec, progress)
+        place, format = self.checkpoint.place(self.files[spec.name]), FILE_DTYPES.get(self.info(spec).dtype)
+        if place is None or format is None or not (_ascending(spec.row_order) and _ascending(spec.col_order)):
+            return windows
+        return FileRows(windows, place.path, place.fd, place.offset, format)
+
     def windows(self, spec: TensorSpec, progress: Progress | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
         """(first row, rows) of a matrix in canonical order, as `ops.contract.Windows` says."""
         info, (num_rows, num_cols) = self.info(spec), spec.shape
@@ -145,6 +153,11 @@ class Source:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ascending(order: NDArray[np.int64] | None) -> bool:
+    """Whether it changes nothing, as where value and key heads are as many."""
+    return order is None or bool((order == np.arange(len(order))).all())
 
 
 def open_source(path: Path) -> Source:

@@ -19,9 +19,10 @@ of blocks    activation to int8 per 32 (d = amax/127), integer      activation a
 ===========  =====================================================  ==============================================
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -304,6 +305,26 @@ Windows: TypeAlias = Iterable[tuple[int, NDArray[Any]]]
 rows: [n, k] f32, f16, or uint16 holding bf16 bits; or [n, row bytes] uint8, blocks of a format as files hold them."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """Windows of a matrix whose rows lie in an open file end to end, for backends that read files themselves.
+
+    windows  the same rows, for those that do not
+    fd       the file, open until `Backend.read_files` is over; `path` names it in messages
+    offset   of the first row, in bytes
+    format   what the rows hold
+    """
+
+    windows: Iterable[tuple[int, NDArray[Any]]]
+    path: Path
+    fd: int
+    offset: int
+    format: Format
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        return iter(self.windows)
+
+
 class Backend(Protocol[W]):
     """What `model/` needs of an implementation: a place for weights, a cache, programs."""
 
@@ -313,8 +334,13 @@ class Backend(Protocol[W]):
         """Store a [n, k] weight in the family of `format`, window by window; nothing else keeps a copy.
 
         `source` says what uint8 windows hold. Of the same family they are regrouped without loss; else they are decoded
-        and encoded anew, as f32 rows are. Every window but the last has a multiple of 16 rows.
+        and encoded anew, as f32 rows are. Every window but the last has a multiple of 16 rows. `FileRows` may be noted
+        only, and read by `read_files`.
         """
+        ...
+
+    def read_files(self, progress: Progress | None = None) -> None:
+        """Read the matrices whose `FileRows` were only noted so far. Raises CheckpointError."""
         ...
 
     def add_vector(self, name: str, values: Float32) -> W:

@@ -5,6 +5,7 @@ The only module that imports `qwick._kernels`.
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NewType, TypeAlias
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick import _kernels
-from qwick.errors import KernelError
+from qwick.errors import CheckpointError, KernelError
 from qwick.formats import Format
 from qwick.ops.contract import (
     AttentionHeads,
@@ -21,10 +22,12 @@ from qwick.ops.contract import (
     CacheShape,
     CommitBatch,
     DeltaHeads,
+    FileRows,
     Float32,
     Int32,
     LogitEdits,
     Network,
+    Progress,
     Result,
     Windows,
 )
@@ -32,6 +35,8 @@ from qwick.ops.contract import (
 NativeWeight: TypeAlias = _kernels.Tensor
 Buffer = NewType("Buffer", int)
 """A value of a program being recorded: its index."""
+
+PROGRESS_SECONDS = 0.1  # between two reports while files are read
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _NO_SNAPSHOTS = np.empty((0, 2), np.int32)
@@ -184,6 +189,8 @@ class NativeBackend:
         threads_batch = threads if threads_batch is None else threads_batch
         self.threads, self.threads_batch = threads, threads_batch
         self._runtime = _kernels.Runtime(_asked_isa(isa), threads, threads_batch, reserve_bytes)
+        self._reader = _kernels.FileReader()
+        self._noted: list[tuple[str, Path]] = []  # what the reader will read: name, file
         if lock_memory:
             self._runtime.lock_memory()
 
@@ -208,6 +215,10 @@ class NativeBackend:
         self, name: str, shape: tuple[int, int], format: Format, windows: Windows, source: Format | None = None
     ) -> NativeWeight:
         tensor = self._runtime.add_matrix(name, *shape, format.family.value)
+        if isinstance(windows, FileRows):
+            self._reader.add(tensor, windows.fd, windows.offset, windows.format.ggml_type)
+            self._noted.append((name, windows.path))
+            return tensor
         for first, rows in windows:
             if rows.dtype.name == "uint8" and source is None:
                 raise KernelError(f"{name} was given blocks without the format that they are of")
@@ -219,6 +230,30 @@ class NativeBackend:
         if not tensor.complete:
             raise KernelError(f"{name} was not given all of its {shape[0]} rows")
         return tensor
+
+    def read_files(self, progress: Progress | None = None) -> None:
+        """In one call without the GIL, on a thread of its own: this one looks after progress and Ctrl-C."""
+        reader, noted = self._reader, self._noted
+        self._reader, self._noted = _kernels.FileReader(), []
+        reported = 0
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(reader.run, self._runtime)
+            try:
+                while not wait([reading], PROGRESS_SECONDS).done:
+                    now = reader.bytes_read
+                    if progress:
+                        progress(now - reported)
+                    reported = now
+            except BaseException:
+                reader.stop()
+                raise
+        if progress:
+            progress(reader.bytes_read - reported)
+        index, error = reading.result()
+        if index >= 0:
+            name, path = noted[index]
+            reason = os.strerror(error) if error else "the file became shorter while it was read"
+            raise CheckpointError(f"{path}: cannot read {name}: {reason}; copy or download it again")
 
     def add_vector(self, name: str, values: Float32) -> NativeWeight:
         return self._runtime.add_vector(name, np.ascontiguousarray(values, np.float32))

@@ -28,6 +28,7 @@ from qwick.ops.contract import (
     LogitEdits,
     Network,
     Outputs,
+    Progress,
     Result,
     Windows,
 )
@@ -355,6 +356,9 @@ class TorchBackend:
         for row, values in windows:
             weight[row : row + len(values)] = torch.from_numpy(_through_format(widened(values), format))
         return weight
+
+    def read_files(self, progress: Progress | None = None) -> None:
+        """Nothing was left to read."""
 
     def add_vector(self, name: str, values: Float32) -> Tensor:
         return torch.from_numpy(values.copy()).to(self.dtype)

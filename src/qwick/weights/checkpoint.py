@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, cast
 from numpy.typing import NDArray
 
 from qwick.errors import CheckpointError, UsageError
-from qwick.weights.files import JSON_LIMIT_BYTES, MAX_SHARDS, RegularFile, TensorInfo, named, read_json
+from qwick.weights.files import JSON_LIMIT_BYTES, MAX_SHARDS, Place, RegularFile, TensorInfo, named, read_json
 from qwick.weights.gguf import open_gguf
 from qwick.weights.gguf_header import MAGIC, NO_METADATA, Metadata, Strings
 from qwick.weights.safetensors import SafetensorsFile
@@ -60,6 +60,10 @@ class Checkpoint(Protocol):
         """
         ...
 
+    def place(self, name: str) -> Place | None:
+        """Where a tensor's bytes begin, for who reads files by itself; None when they lie in no file."""
+        ...
+
     def close(self) -> None:
         """Idempotent."""
         ...
@@ -78,6 +82,7 @@ class _File(Protocol):
     tensors: Mapping[str, TensorInfo]
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]: ...
+    def place(self, name: str) -> Place: ...
     def close(self) -> None: ...
 
 
@@ -114,6 +119,9 @@ class _Files:
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         return self._home[name].read(name, start, stop)
+
+    def place(self, name: str) -> Place:
+        return self._home[name].place(name)
 
     def close(self) -> None:
         for file in self._files:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from qwick.errors import CheckpointError
 
@@ -24,6 +24,14 @@ class TensorInfo:
     dtype: str
     shape: tuple[int, ...]
     num_bytes: int
+
+
+class Place(NamedTuple):
+    """Where a tensor's bytes begin: an open file, and an offset in it."""
+
+    path: Path
+    fd: int
+    offset: int
 
 
 class RegularFile:
@@ -44,6 +52,11 @@ class RegularFile:
             self.close()
             raise CheckpointError(f"{path}: not a regular file")
         self.num_bytes = status.st_size
+
+    @property
+    def fd(self) -> int:
+        """The open file's descriptor."""
+        return self._fd
 
     def read_into(self, target: memoryview, offset: int) -> None:
         """Fill `target` (bytes) from `offset`."""

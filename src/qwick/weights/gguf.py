@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qwick.errors import CapacityError, CheckpointError
 from qwick.formats import FORMATS
-from qwick.weights.files import DOWNLOAD_AGAIN, MAX_SHARDS, RegularFile, TensorInfo, named, shown
+from qwick.weights.files import DOWNLOAD_AGAIN, MAX_SHARDS, Place, RegularFile, TensorInfo, named, shown
 from qwick.weights.gguf_header import Header, Metadata, read_header
 
 
@@ -94,6 +94,10 @@ class GgufFile:
         values = self._bytes(name, start * row_bytes, (stop - start, row_bytes)).view(stored)
         values = values.reshape(stop - start, *row_shape)
         return self._decoded(name, kind, values) if kind.name in DECODED else values
+
+    def place(self, name: str) -> Place:
+        """Where a tensor lies."""
+        return Place(self.path, self._file.fd, self._begins[name])
 
     def _bytes(self, name: str, offset: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
         try:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick.errors import CapacityError, CheckpointError
-from qwick.weights.files import DOWNLOAD_AGAIN, MAX_NAME_BYTES, MAX_TENSORS, RegularFile, TensorInfo, shown
+from qwick.weights.files import DOWNLOAD_AGAIN, MAX_NAME_BYTES, MAX_TENSORS, Place, RegularFile, TensorInfo, shown
 
 MAX_HEADER_BYTES = 100_000_000  # the official reader's limit
 MAX_RANK = 8
@@ -105,6 +105,10 @@ class SafetensorsFile:
             target = values.reshape(-1).view(np.uint8).data
             self._file.read_into(target, self._data_start + self._begins[name] + start * row_bytes)
         return values
+
+    def place(self, name: str) -> Place:
+        """Where a tensor lies."""
+        return Place(self.path, self._file.fd, self._data_start + self._begins[name])
 
     def close(self) -> None:
         """Idempotent."""
