@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from qwick.errors import CheckpointError, UsageError
 from qwick.text.tokenizer import Tokenizer
@@ -44,6 +45,15 @@ def test_allow_special_reads_control_tokens() -> None:
 def test_decoding_leaves_special_tokens_out_and_text_like_ones_in() -> None:
     ids = TOKENIZER.encode("<think>\nab</think>ab<|im_end|>", allow_special=True)
     assert TOKENIZER.decode(ids) == "<think>\nab</think>ab"
+
+
+def test_tags_are_text_even_where_a_file_calls_them_special() -> None:
+    backend = make_backend()
+    backend.add_tokens([AddedToken(tag, special=True, normalized=False) for tag in TEXT_LIKE])
+    added = backend.get_added_tokens_decoder()
+    assert sum(token.special for token in added.values()) == len(SPECIAL) + len(TEXT_LIKE)
+    tokenizer = Tokenizer(backend)
+    assert tokenizer.decode(tokenizer.encode("<think>a</think>b<|im_end|>", allow_special=True)) == "<think>a</think>b"
 
 
 def test_ids_beyond_the_vocabulary_decode_to_nothing() -> None:

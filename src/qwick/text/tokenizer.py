@@ -20,6 +20,8 @@ MAX_FILE_BYTES = 256 << 20
 
 # An answer ends at these whatever the configs say: the released ones name one each (facts: 248046 and 248044).
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
+# Text whatever the file says: some re-uploads mark these as control tokens, and an answer would lose its borders.
+TAGS = frozenset({"<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"})
 
 
 class Tokenizer:
@@ -36,7 +38,7 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {token_id: token.content.encode() for token_id, token in added.items()}
         self.added_tokens = {token.content: token_id for token_id, token in added.items()}
         self._added_ids = frozenset(added)
-        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self.special_ids = frozenset(i for i, token in added.items() if token.special and token.content not in TAGS)
         named = (self.added_tokens[name] for name in END_TOKENS if name in self.added_tokens)
         self.stop_ids = frozenset((*stop_ids, *named))
 
