@@ -110,6 +110,18 @@ def test_every_end_of_an_answer_stops(tmp_path: Path) -> None:
     assert tokenizer.stop_ids == named | {7}
 
 
+def test_a_file_that_calls_all_added_tokens_control_tokens_changes_nothing(
+    tmp_path: Path, both: tuple[Tokenizer, Tokenizer]
+) -> None:
+    """Some re-uploads do; answers would lose their <think> and </think>."""
+
+    def change(writer: gguf.GGUFWriter) -> None:
+        types = writer.kv_data[0].pop("tokenizer.ggml.token_type").value
+        writer.add_token_types([3 if kind == 4 else kind for kind in types])
+
+    same(opened(small(tmp_path / "a.gguf", change)), both[1], TEXTS)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [

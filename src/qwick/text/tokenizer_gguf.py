@@ -34,8 +34,12 @@ PATTERNS: Final = {
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
 }
-# Converters take whatever is written <|so|> for a control token; of these the released tokenizer.json says it is text.
-TEXT_TOKENS = frozenset("<|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|>".split())
+# Converters take whatever is written <|so|> for a control token, and some re-uploads more than that. Of these the
+# released tokenizer.json says that they are text; answers are taken apart by some of them.
+TEXT_TOKENS: Final = frozenset(
+    "<|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> "
+    "<think> </think> <tool_call> </tool_call> <tool_response> </tool_response>".split()
+)
 
 
 def backend_of_gguf(path: Path, metadata: Metadata) -> "tokenizers.Tokenizer":
