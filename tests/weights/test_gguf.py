@@ -15,8 +15,9 @@ from qwick.errors import CheckpointError
 from qwick.formats import FORMATS
 from qwick.weights.checkpoint import open_checkpoint
 from qwick.weights.files import RegularFile
-from qwick.weights.gguf import DECODED, TYPES, GgufFile
+from qwick.weights.gguf import GgufFile
 from qwick.weights.gguf_header import Strings, read_header
+from qwick.weights.gguf_types import DECODED, TYPES, decode
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBERS: dict[str, tuple[gguf.GGUFValueType, st.SearchStrategy[Any]]] = {
@@ -121,7 +122,7 @@ def test_every_type_is_read_bit_for_bit_in_any_windows(tmp_path: Path, alignment
     for tensor in official.tensors:
         info, kind = file.tensors[tensor.name], Type(tensor.tensor_type)
         assert (info.dtype, info.shape, info.num_bytes) == (kind.name, (7, 256), tensor.n_bytes)
-        if info.dtype in DECODED or info.dtype in {"I8", "I16", "I32", "I64"}:
+        if info.dtype in DECODED or info.dtype in {"I8", "I16", "I32", "I64", "Q8_K"}:
             continue
         read = np.concatenate([file.read(tensor.name, i, j) for i, j in ((0, 2), (2, 2), (2, 7))])
         assert read.tobytes() == tensor.data.tobytes()
@@ -136,7 +137,7 @@ def test_every_type_is_read_bit_for_bit_in_any_windows(tmp_path: Path, alignment
         file.read("none", 0, 1)
 
 
-@pytest.mark.parametrize("name", sorted(DECODED - {"Q8_1", "Q8_K", "NVFP4", "Q1_0", "Q2_0"}))
+@pytest.mark.parametrize("name", sorted(DECODED - {"Q1_0", "Q2_0"}))
 def test_types_without_a_kernel_are_decoded_as_gguf_py_does(tmp_path: Path, name: str) -> None:
     kind = Type[name]
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "x")
@@ -151,6 +152,22 @@ def test_types_without_a_kernel_are_decoded_as_gguf_py_does(tmp_path: Path, name
         assert ours.dtype == np.float32
         assert ours.tobytes() == wanted[1:4].tobytes()
         assert file.read("vector", 0, 512).tobytes() == wanted[0].tobytes()
+
+
+@pytest.mark.parametrize(("name", "num_bits", "values"), [("Q1_0", 1, [-1, 1]), ("Q2_0", 2, [-1, 0, 1, 2])])
+def test_the_types_of_one_and_two_bits(name: str, num_bits: int, values: list[int]) -> None:
+    """llama.cpp `ggml-quants.c`, `dequantize_row_q1_0` and `_q2_0`, value by value."""
+    (kind,) = (stored for stored in TYPES.values() if stored.name == name)
+    raw = np.random.default_rng(1).integers(0, 256, (3, 2 * kind.block_bytes), np.uint8)
+    raw[:, [1, kind.block_bytes + 1]] &= 0x3B  # finite scales
+    ours = decode(kind, raw)
+    assert ours.shape == (3, 2 * kind.block_len)
+    for row, block, i in np.ndindex(3, 2, kind.block_len):
+        bits = raw[row, block * kind.block_bytes :][: kind.block_bytes]
+        at = i * num_bits
+        number = bits[2 + at // 8] >> (at % 8) & (2**num_bits - 1)
+        wanted = np.float32(bits[:2].copy().view(np.float16)[0]) * values[number]
+        assert ours[row, block * kind.block_len + i] == wanted
 
 
 def test_a_type_that_the_package_cannot_decode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

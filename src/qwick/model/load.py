@@ -10,7 +10,7 @@ from qwick.model.names import TensorSpec
 from qwick.model.qwen3_5 import Qwen3_5, Tensors
 from qwick.model.source import Source
 from qwick.ops.contract import Backend, Progress, W
-from qwick.weights.gguf import DECODED
+from qwick.weights.gguf_types import DECODED
 
 
 def load_network(

@@ -21,7 +21,7 @@ from qwick.model.names import TensorSpec, file_names, has_head, has_mtp, tensor_
 from qwick.model.names_gguf import gguf_file_names, gguf_specs
 from qwick.ops.contract import FileRows, Float32, Progress, Windows
 from qwick.weights.checkpoint import Checkpoint, Metadata, TensorInfo, open_checkpoint
-from qwick.weights.gguf import DECODED
+from qwick.weights.gguf_types import DECODED
 
 SAFETENSORS_DTYPES = ("F32", "BF16", "F16")
 GGUF_DTYPES = (*FILE_DTYPES, *sorted(DECODED))

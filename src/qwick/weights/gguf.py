@@ -1,7 +1,6 @@
 """GGUF files: the tensors of one, and the parts of a model that was split.
 
-Blocks of the formats that the kernels know come as they are; other quantised types are decoded by the `gguf` package
-when they are read (IQ1, IQ2, IQ3, TQ, NVFP4 ...: too rare for kernels of their own, and their tables are long).
+Blocks of the formats that the kernels know come as they are; other quantised types are decoded when they are read.
 """
 
 import math
@@ -9,48 +8,16 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwick.errors import CapacityError, CheckpointError
-from qwick.formats import FORMATS
 from qwick.weights.files import DOWNLOAD_AGAIN, MAX_SHARDS, Place, RegularFile, TensorInfo, named, shown
 from qwick.weights.gguf_header import Header, Metadata, read_header
+from qwick.weights.gguf_types import DECODED, TYPES, Stored, decode
 
-
-class Stored(NamedTuple):
-    """A type of ggml: `block_len` values along the last dimension take `block_bytes` bytes."""
-
-    name: str
-    block_len: int
-    block_bytes: int
-
-
-_OTHERS = {  # types without a Format (ggml.h, ggml-common.h)
-    9: Stored("Q8_1", 32, 36),
-    15: Stored("Q8_K", 256, 292),
-    16: Stored("IQ2_XXS", 256, 66),
-    17: Stored("IQ2_XS", 256, 74),
-    18: Stored("IQ3_XXS", 256, 98),
-    19: Stored("IQ1_S", 256, 50),
-    21: Stored("IQ3_S", 256, 110),
-    22: Stored("IQ2_S", 256, 82),
-    24: Stored("I8", 1, 1),
-    25: Stored("I16", 1, 2),
-    26: Stored("I32", 1, 4),
-    27: Stored("I64", 1, 8),
-    28: Stored("F64", 1, 8),
-    29: Stored("IQ1_M", 256, 56),
-    34: Stored("TQ1_0", 256, 54),
-    35: Stored("TQ2_0", 256, 66),
-    40: Stored("NVFP4", 64, 36),
-    41: Stored("Q1_0", 128, 18),
-    42: Stored("Q2_0", 64, 18),
-}
-TYPES = _OTHERS | {f.ggml_type: Stored(f.name.upper(), f.block_len, f.block_bytes) for f in FORMATS.values()}
-DECODED = frozenset(kind.name for kind in _OTHERS.values() if kind.block_len > 1 or kind.name == "F64")
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 _SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
@@ -108,19 +75,14 @@ class GgufFile:
             self._file.read_into(data.reshape(-1).data, self._begins[name] + offset)
         return data
 
-    def _decoded(self, name: str, kind: Stored, values: NDArray[Any]) -> NDArray[np.float32]:
-        if kind.name == "F64":
-            return values.astype(np.float32)
+    def _decoded(self, name: str, kind: Stored, rows: NDArray[Any]) -> NDArray[np.float32]:
         try:
-            import gguf
-
-            decoded = gguf.quants.dequantize(values, gguf.GGMLQuantizationType[kind.name])
-        except (ImportError, KeyError, NotImplementedError, ValueError):
+            return decode(kind, rows)
+        except NotImplementedError:
             raise CheckpointError(
                 f"{self.path}: tensor {shown(name)} is stored as {kind.name}, which this version of the gguf package "
                 "cannot decode; `pip install -U gguf`, or take a file in another format"
             ) from None
-        return decoded.astype(np.float32, copy=False)
 
     def close(self) -> None:
         """Idempotent."""
