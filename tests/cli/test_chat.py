@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import stat
 import sys
 from collections.abc import Iterator
@@ -216,6 +217,25 @@ def test_nothing_is_remembered_when_asked_so(home: Path, folder: str) -> None:
     assert not list(home.rglob("*history*"))
 
 
+def test_a_dumb_terminal_gets_no_escape_sequences(home: Path, folder: str) -> None:
+    with chat(home, folder, *SHORT, TERM="dumb") as terminal:
+        terminal.expect("listens[^>]*>>>")
+        terminal.type(f"hello{ENTER}")
+        terminal.expect("hello[^>]*>>>")
+        terminal.type(f"/exit{ENTER}")
+        assert terminal.end() == 0
+        assert b"\x1b" not in terminal.raw.partition(b"listens")[2]
+
+
+def test_answers_may_go_to_a_file(home: Path, folder: str) -> None:
+    command = shlex.join([sys.executable, "-m", "qwick", "chat", folder, *SHORT])
+    with Terminal("/bin/sh", "-c", f"{command} > answers", home=home) as terminal:
+        terminal.enter("hello", "/save chat.json", "/exit")
+        assert terminal.end() == 0
+    answer = saved(home / "chat.json")["messages"][1]["content"]
+    assert (home / "answers").read_text() == answer + "\n" * (not answer.endswith("\n"))
+
+
 # --- through pipes ---------------------------------------------------------------------------------------------------
 
 
@@ -324,8 +344,27 @@ def test_an_answer_cut_off_by_the_context_is_kept_and_said(home: Path, folder: s
     assert len(saved(home / "a.json")["messages"]) == 2
 
 
-def test_reasoning_is_saved_and_not_said_again(home: Path, thinker: str) -> None:
-    """The model never ends its thought; a stop would be looked for in the content only."""
+@needs_pocket
+def test_reasoning_is_saved_and_not_said_again(home: Path) -> None:
+    lines = ["/think on", "What is 17 + 25?", "/save a.json", "What is 3 + 4?", "/save b.json"]
+    done = script("\n".join(lines), "pocket", "--temperature", "0", "--stats")
+    assert done.exit_code == 0, done.stderr
+    _, answer, _, later = saved(home / "b.json")["messages"]
+    assert saved(home / "a.json")["messages"][1] == answer
+    assert answer["reasoning_content"]
+    assert done.stdout == f"{answer['content']}\n{later['content']}\n"
+    # The second prompt has room for both questions and the first answer, and not for the reasoning.
+    counts = [stats(match) for match in re.finditer(STATS, done.stderr)]
+    tokenizer = Tokenizer.open(pocket.FOLDER)
+    added = (
+        f"{answer['content']}<|im_end|>\n<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    )
+    block = tokenizer.encode("<think>\n", allow_special=True)
+    assert counts[1][1] == len(tokenizer.encode(added, allow_special=True))
+    assert counts[1][0] == counts[0][0] - len(block) + counts[1][1]
+
+
+def test_a_thought_without_an_answer_is_said_and_not_kept(home: Path, thinker: str) -> None:
     done = script("hello\n/save a.json\n", thinker, "--think", *SHORT)
     assert done.exit_code == 0, done.stderr
     assert "--max-tokens is reached: there is no answer yet" in done.stderr

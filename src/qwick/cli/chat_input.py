@@ -5,11 +5,13 @@ Alt-Enter begins a new line too, and a paste is never cut.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qwick.cli.terminal import is_terminal
 from qwick.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ class Editor:
             completer=WordCompleter(list(words), sentence=True),
             complete_while_typing=False,
             enable_suspend=True,
-            output=create_output(always_prefer_tty=True),  # standard output may be a file
+            # Standard output may be a file. Given no output, the library knows by itself what a dumb terminal takes.
+            output=None if is_terminal(sys.stdout) else create_output(always_prefer_tty=True),
         )
 
     def read(self, draft: str = "") -> str:
