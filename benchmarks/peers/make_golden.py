@@ -17,29 +17,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.checkpoints import small_config, write_checkpoint  # noqa: E402
+from tests.parity.golden import GOLDEN, SEED, write_golden_folder  # noqa: E402
 from tests.parity.llama_cpp import Library  # noqa: E402
-from tests.text.tokenizer_folder import make_backend, write_folder  # noqa: E402
 
-SEED = 2026
-GOLDEN = ROOT / "tests" / "golden"
 NUM_IDS = 48
-
-CONFIG = {
-    "vocab_size": 288,
-    "hidden_size": 256,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "full_attention_interval": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 128,
-    "partial_rotary_factor": 0.5,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "linear_key_head_dim": 64,
-    "linear_value_head_dim": 64,
-}
 
 # A matrix for every type that qwick reads, and IQ3_S, which it decodes. Block 0: linear layer, 1: attention, 2: MTP.
 TYPES = {
@@ -57,15 +38,11 @@ def main() -> None:
     source, build = (Path(argument).resolve() for argument in sys.argv[1:3])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "every_type"
-        end = make_backend().token_to_id("<|endoftext|>")
-        template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": template}
-        write_folder(folder, tokenizer_config=config)
-        write_checkpoint(folder, small_config(**CONFIG, eos_token_id=end), SEED, "BF16")
+        write_golden_folder(folder)
         plain = Path(temporary) / "plain.gguf"
         convert(source, folder, plain)
-        quantize(build, plain, GOLDEN / "every_type.gguf")
-    record(build, GOLDEN / "every_type.gguf", GOLDEN / "every_type.npz")
+        quantize(build, plain, GOLDEN)
+    record(build, GOLDEN, GOLDEN.with_suffix(".npz"))
 
 
 def convert(source: Path, folder: Path, target: Path, kind: str = "f32") -> None:

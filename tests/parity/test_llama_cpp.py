@@ -4,8 +4,6 @@ The file has every storage type; what llama.cpp computes from it is recorded bes
 of its code is needed here. test_llama_cpp_live.py runs it.
 """
 
-from pathlib import Path
-
 import gguf
 import numpy as np
 import pytest
@@ -18,10 +16,10 @@ from qwick.ops.native import decode
 from tests.parity.backends import ISAS, open_backend
 from tests.parity.compare import kl_divergence, relative_error
 from tests.parity.gguf_oracle import Oracle, open_oracle
+from tests.parity.golden import GOLDEN
 from tests.parity.network import Piece, Runner
 from tests.parity.reference import Reference
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "every_type.gguf"
 DECODED = "IQ3_S"  # of the MTP block's output projection: no kernel reads it
 
 pytestmark = pytest.mark.filterwarnings("ignore::qwick.errors.FormatWarning")

@@ -13,11 +13,11 @@ from tests.parity.backends import BEST_ISA, open_backend
 from tests.parity.compare import relative_error
 from tests.parity.gguf_files import requantize
 from tests.parity.gguf_oracle import open_oracle
+from tests.parity.golden import GOLDEN
 from tests.parity.greedy import Ours, Peers, walk
 from tests.parity.llama_cpp import Library, installed_library
 from tests.parity.network import Piece, Runner
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "every_type.gguf"
 IDS = np.random.default_rng(3).integers(0, 256, 48)
 
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore::qwick.errors.FormatWarning")]
