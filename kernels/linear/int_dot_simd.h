@@ -33,11 +33,6 @@ constexpr int largest_code(const BlockTraits& traits) {  // in magnitude
     return traits.bits == 8 ? 128 : (1 << traits.bits) - 1;
 }
 
-// Keeps GCC 12 from turning a chain of 16-bit additions into a tree that does not fit the registers.
-inline void keep_order(Ints& v) {
-    asm("" : "+x"(v));
-}
-
 // sums (+)= four products of each lane, two and two as 16 bits, for groups g .. g + n - 1 of the codes. Signed codes:
 // their magnitude times x with their sign.
 template <Family family, int M, int g, int n, bool first = true>

@@ -128,6 +128,11 @@ inline Ints look_up(const int8_t* table, Ints index) {  // 16 entries, bytes of 
                                index);
 }
 
+// Keeps GCC 12 from turning a chain of 16-bit additions into a tree that does not fit the registers.
+inline void keep_order(Ints& v) {
+    asm("" : "+x"(v));
+}
+
 // --- panels
 // -----------------------------------------------------------------------------------------------------------
 

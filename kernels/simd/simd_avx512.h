@@ -146,6 +146,15 @@ inline Ints look_up(const int8_t* table, Ints index) {  // 16 entries, bytes of 
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), index);
 }
 
+// Keeps GCC 12 from turning a chain of 16-bit additions into a tree that does not fit the registers.
+inline void keep_order(Ints& v) {
+#ifdef QWICK_EMULATE_AVX512
+    static_cast<void>(v);
+#else
+    asm("" : "+v"(v));
+#endif
+}
+
 // --- panels
 // -----------------------------------------------------------------------------------------------------------
 
