@@ -54,6 +54,13 @@ CONFIGS: dict[str, Config] = {
         linear_key_head_dim=128,
         linear_value_head_dim=128,
     ),
+    "whole_blocks": small_config(  # every row is a multiple of 256
+        hidden_size=256,
+        intermediate_size=512,
+        linear_value_head_dim=64,
+        vocab_size=333,
+        tie_word_embeddings=False,
+    ),
     "every_second_three_taps": small_config(
         full_attention_interval=2, linear_conv_kernel_dim=3, tie_word_embeddings=False, head_dim=32,
         partial_rotary_factor=0.5,

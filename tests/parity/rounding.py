@@ -4,19 +4,28 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qwick.formats import Family
+from qwick.formats import F32, Family, widened
 from qwick.ops.contract import Role
+from qwick.ops.native import decode, encode
 from qwick.ops.torch import TorchBackend, TorchOps, TorchStep
 from tests.parity.network import Piece
 
 
 class RoundingBackend(TorchBackend):
-    """Weights that remember their family."""
+    """Weights of any format, dequantised, that remember their family."""
 
     def add_matrix(self, name, shape, format, windows, source=None):
-        weight = super().add_matrix(name, shape, format, windows, source)
+        stored = ((first, through(rows, format, source)) for first, rows in windows)
+        weight = super().add_matrix(name, shape, F32, stored)
         weight.family = format.family
         return weight
+
+
+def through(rows, format, source):
+    """f32 values that remain of rows after storing them in `format`."""
+    values = decode(rows, source) if rows.dtype == np.uint8 else widened(rows)
+    kept = rows.dtype == np.uint8 and source.family is format.family
+    return values if kept else decode(encode(values, format), format)
 
 
 class RoundingOps(TorchOps):
@@ -39,7 +48,8 @@ class RoundingOps(TorchOps):
         return F.linear(*self._rounded(x[torch.from_numpy(step.tokens.wanted_rows.astype(np.int64))], table))
 
     def _rounded(self, x, weight):
-        if weight.family is Family.F32 or (weight.family is Family.BF16 and self.role is Role.DECODE):
+        half = weight.family in (Family.BF16, Family.F16)
+        if weight.family is Family.F32 or (half and self.role is Role.DECODE):
             return x, weight
         if self.role is Role.PROMPT:
             return to_bf16(x), to_bf16(weight)
