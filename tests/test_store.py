@@ -126,6 +126,15 @@ def test_a_new_model_gets_a_path_in_the_store(models: Path, monkeypatch: pytest.
     for taken in ("mine-Q4_K_M", "mine-Q4_K_M.gguf", "pocket"):
         with pytest.raises(UsageError):
             store.path_for_new(taken)
+    assert store.path_for_new("mine-Q4_K_M", replace=True) == path
+
+
+@pytest.mark.parametrize("name", ["folder", "split"])
+def test_only_a_file_can_be_replaced(models: Path, name: str) -> None:
+    put_folder(models / "folder")
+    put_file(models / "split-00001-of-00001.gguf")
+    with pytest.raises(UsageError, match="already"):
+        store.path_for_new(name, replace=True)
 
 
 def test_removing_takes_the_entry_and_nothing_else(models: Path) -> None:

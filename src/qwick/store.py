@@ -99,15 +99,16 @@ def find_model(name: str | Path) -> Path:
     return _model_at(entry.paths[0], exists=True)
 
 
-def path_for_new(name: str) -> Path:
-    """Where a new model of the store called `name` goes: a GGUF file that does not exist yet, in a folder that does.
+def path_for_new(name: str, *, replace: bool = False) -> Path:
+    """Where a new model of the store called `name` goes: a GGUF file in a folder that is there.
 
-    Raises UsageError for a name that is taken or that could leave the store.
+    Raises UsageError for a name that could leave the store, and for one that is taken, unless `replace` and by a file.
     """
     name = name.removesuffix(GGUF)
     if not _NAME.fullmatch(name) or name == POCKET:
         raise UsageError(f"a model cannot be called {name!a:.100}; use up to 128 letters, digits, dots, _ and -")
-    if any(entry.name == name for entry in entries()):
+    taken = next((entry for entry in entries() if entry.name == name), None)
+    if taken is not None and not (replace and [path.name for path in taken.paths] == [name + GGUF]):
         raise UsageError(f"the store has a model {name!r} already; remove it (qwick rm {name}) or take another name")
     folder = models_folder()
     try:

@@ -8,6 +8,7 @@ from gguf import GGUFReader
 from typer.testing import CliRunner
 
 from qwick.cli.main import commands
+from qwick.cli.tables import size_text
 from tests.small_model import write_small_model
 
 RUNNER = CliRunner()
@@ -27,10 +28,10 @@ def test_it_says_what_came_out(folder: str, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     code, out, err = run(folder, str(path), "--format", "q8_0", "--threads", "2")
     assert (code, err) == (0, "")
-    pattern = r"(.*): (\d+\.\d) MB from \d\.\d MB, (\d+\.\d\d) bits per weight; tensors: 30 f32, 40 q8_0; \d+\.\d s\n"
+    pattern = r"(.*): ([\d.]+ [KM]iB) from [\d.]+ MiB, (\d+\.\d\d) bits per weight; tensors: 30 f32, 40 q8_0; \d+\.\d s\n"
     name, size, bits = re.fullmatch(pattern, out).groups()  # type: ignore[union-attr]
     assert name == str(path)
-    assert float(size) == round(path.stat().st_size / 1e6, 1)
+    assert size == size_text(path.stat().st_size)
     assert 8.5 < float(bits) < 12
     assert len(GGUFReader(path).tensors) == 70
 
@@ -41,6 +42,7 @@ def test_a_plain_name_goes_to_the_store(folder: str, tmp_path: Path, monkeypatch
     assert code == 0
     assert out.startswith(str(tmp_path / "store" / "mine.gguf"))
     assert (tmp_path / "store" / "mine.gguf").is_file()
+    assert run(folder, "mine", "--format", "BF16", "--force")[0] == 0
     code, _, err = run(folder, "mine")
     assert code == 2
     assert "has a model 'mine' already" in err

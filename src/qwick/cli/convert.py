@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qwick.cli.options import ModelName
+from qwick.cli.tables import size_text
 from qwick.cli.terminal import loading_bar, one_line
 from qwick.errors import UsageError
 
@@ -47,7 +48,7 @@ def convert(
     from qwick.weights.gguf_writer import check_writable
 
     recipe = recipe_named(format)
-    found, path = find_model(model), _target(to)
+    found, path = find_model(model), _target(to, force=force)
     check_writable(path, overwrite=force)
     with open_source(found) as source, loading_bar(f"converting to {recipe.name}") as progress:
         done = convert_model(source, path, recipe, overwrite=force, threads=threads, progress=progress)
@@ -55,7 +56,7 @@ def convert(
         typer.echo(one_line(line))
 
 
-def _target(name: str) -> Path:
+def _target(name: str, *, force: bool) -> Path:
     """A path if it looks like one, else a place in the local store."""
     from qwick.store import path_for_new
 
@@ -64,11 +65,13 @@ def _target(name: str) -> Path:
         return path
     if len(path.parts) != 1:
         raise UsageError(f"{name!a:.100} does not end in {SUFFIX}, by which programs know such files; add it")
-    return path_for_new(name)
+    return path_for_new(name, replace=force)
 
 
 def _lines(done: "Converted") -> list[str]:
-    sizes = f"{_size(done.num_bytes)} from {_size(done.source_bytes)}, {done.bits_per_weight:.2f} bits per weight"
+    sizes = (
+        f"{size_text(done.num_bytes)} from {size_text(done.source_bytes)}, {done.bits_per_weight:.2f} bits per weight"
+    )
     tensors = ", ".join(f"{count} {name}" for name, count in sorted(done.tensors.items()))
     lines = [f"{done.path}: {sizes}; tensors: {tensors}; {done.seconds:.1f} s"]
     if done.left_out:
@@ -77,7 +80,3 @@ def _lines(done: "Converted") -> list[str]:
     if done.was_coarse:
         lines.append("note: the source was quantised already; from the original weights less is lost")
     return lines
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
