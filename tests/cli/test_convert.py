@@ -28,7 +28,8 @@ def test_it_says_what_came_out(folder: str, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     code, out, err = run(folder, str(path), "--format", "q8_0", "--threads", "2")
     assert (code, err) == (0, "")
-    pattern = r"(.*): ([\d.]+ [KM]iB) from [\d.]+ MiB, (\d+\.\d\d) bits per weight; tensors: 30 f32, 40 q8_0; \d+\.\d s\n"
+    sizes = r"(.*): ([\d.]+ [KM]iB) from [\d.]+ MiB, (\d+\.\d\d) bits per weight"
+    pattern = sizes + r"; tensors: 30 f32, 40 q8_0; \d+\.\d s\n"
     name, size, bits = re.fullmatch(pattern, out).groups()  # type: ignore[union-attr]
     assert name == str(path)
     assert size == size_text(path.stat().st_size)

@@ -50,18 +50,23 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-commands.command()(run)
-commands.command()(chat)
-commands.command("list")(list_models)
-commands.command()(show)
-commands.command()(rm)
-commands.command()(inspect)
-commands.command()(convert)
-commands.command()(doctor)
-commands.command()(verify)
+for panel, group in {
+    "Answers": {"run": run, "chat": chat},
+    "Models": {
+        "list": list_models,
+        "show": show,
+        "inspect": inspect,
+        "convert": convert,
+        "verify": verify,
+        "rm": rm,
+    },
+    "This machine": {"doctor": doctor},
+}.items():
+    for name, command in group.items():
+        commands.command(name, rich_help_panel=panel)(command)
 
 
-@commands.command("help")
+@commands.command("help", rich_help_panel="This machine")
 def show_help(
     context: typer.Context,
     command: Annotated[str | None, typer.Argument(metavar="COMMAND", help="Of which command.")] = None,
