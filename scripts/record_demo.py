@@ -1,17 +1,20 @@
-"""Run what `make demo` runs and draw the terminal to docs/demo.svg, for the README.
+"""Draw real sessions for the README: what `make demo` runs to docs/demo.svg, a chat at a terminal to docs/chat.svg.
 
-usage: .venv/bin/python scripts/record_demo.py
+usage: .venv/bin/python -m scripts.record_demo
 """
 
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
+
+from tests.cli.terminal_session import Terminal
 
 ROOT = Path(__file__).parent.parent
 QWICK = Path(sys.executable).with_name("qwick")
@@ -21,22 +24,78 @@ COMMANDS = [
     ["run", "pocket", "Reverse the word lantern.", "--stats"],
     ["run", "pocket", "Who are you?"],
 ]
+CHAT = ["Hello!", "What is 17 + 25?", "Reverse the word lantern.", "/stats", "/save talk.json", "/exit"]
+CODE = re.compile(r"\x1b\[[?>]?([0-9;]*)([A-Za-z])")
 
 
-def record() -> str:
-    """The session as SVG. What the commands print is taken as it is, colours included."""
-    console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
+def record_commands() -> str:
+    """One command after the other, as SVG. What they print is taken as it is, colours included."""
+    console = _console()
     for command in COMMANDS:
-        console.print(Text("$ ", style="bold green") + Text(shlex.join(["qwick", *command]), style="bold"))
+        _print_command(console, *command)
         done = subprocess.run(
             [QWICK, *command], cwd=ROOT, check=True, text=True, stdin=subprocess.DEVNULL, capture_output=True
         )
         console.print(Text.from_ansi(done.stdout + done.stderr))
-    svg = console.export_svg(title="qwick", unique_id="qwick-demo")
+    return _svg(console, "qwick-demo")
+
+
+def record_chat() -> str:
+    """A chat, typed line by line into a terminal, as SVG."""
+    with tempfile.TemporaryDirectory() as home:
+        # As a child of `env`, since the terminal starts programs where we stand.
+        command = ["/usr/bin/env", "-C", home, str(QWICK), "chat", "pocket"]
+        with Terminal(*command, home=Path(home), COLUMNS=str(WIDTH)) as terminal:
+            terminal.enter(*CHAT)
+            terminal.end()
+    console = _console()
+    _print_command(console, "chat", "pocket")
+    for line in _screen(terminal.raw.decode()):
+        console.print(Text(line, style="bold" if line.startswith(">>> ") else ""))
+    return _svg(console, "qwick-chat")
+
+
+def _screen(raw: str) -> list[str]:
+    """The lines that a terminal shows in the end: the few codes that the line editor writes, carried out."""
+    lines, row, column = [""], 0, 0
+    position = 0
+    while position < len(raw):
+        code = CODE.match(raw, position)
+        char, position = raw[position], position + 1 if code is None else code.end()
+        if code is not None:
+            count = int(code[1]) if code[1].isdigit() else 1
+            column += {"C": count, "D": -count}.get(code[2], 0)
+            row -= count if code[2] == "A" else 0
+            if code[2] == "J":
+                lines[row:] = [lines[row][:column]]
+            elif code[2] == "K":
+                lines[row] = "" if code[1] == "2" else lines[row][:column]
+        elif char == "\r":
+            column = 0
+        elif char == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        else:
+            line = lines[row].ljust(column)
+            lines[row], column = line[:column] + char + line[column + 1 :], column + 1
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def _console() -> Console:
+    return Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
+
+
+def _print_command(console: Console, *words: str) -> None:
+    console.print(Text("$ ", style="bold green") + Text(shlex.join(["qwick", *words]), style="bold"))
+
+
+def _svg(console: Console, name: str) -> str:
+    svg = console.export_svg(title="qwick", unique_id=name)
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # fonts from elsewhere; any monospace will do
 
 
 if __name__ == "__main__":
-    page = ROOT / "docs" / "demo.svg"
-    page.write_text(record())
-    print(f"wrote {page.relative_to(ROOT)}")
+    for file, record in (("demo.svg", record_commands), ("chat.svg", record_chat)):
+        page = ROOT / "docs" / file
+        page.write_text(record())
+        print(f"wrote {page.relative_to(ROOT)}")
