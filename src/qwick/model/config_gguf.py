@@ -14,7 +14,6 @@ from qwick.ops.contract import AttentionHeads, DeltaHeads
 from qwick.weights.checkpoint import Checkpoint, Metadata
 
 ARCHITECTURE = "qwen35"
-_TYPE = "general.type"
 _HEAD_COUNTS = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 
 _READ: Final = frozenset(
@@ -74,11 +73,10 @@ def parse_gguf_config(checkpoint: Checkpoint) -> ModelConfig:
 
 def _check_kind(where: str, metadata: Metadata) -> None:
     """The other files that lie beside a model have its name, or almost: say what they are."""
-    architecture = metadata.get("general.architecture")
-    kind = metadata.get(_TYPE, "model")
+    architecture, kind = (_plain(metadata.get(key)) for key in ("general.architecture", "general.type"))
     if kind == "mmproj" or architecture == "clip":
         raise ConfigError(f"{where} is the vision part (mmproj) of a model; give the model's own GGUF file")
-    if kind != "model":
+    if kind not in (None, "model"):
         raise ConfigError(f"{where} holds a part of a model ({kind!r:.80}); give the model's own GGUF file")
     if architecture != ARCHITECTURE:
         raise ConfigError(
@@ -87,8 +85,13 @@ def _check_kind(where: str, metadata: Metadata) -> None:
 
 
 def _plain(value: object) -> object:
-    """Numbers as config.json would have them: an f32 of 1e-6 is 1e-6 and not 9.99999997e-07."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value
+    """A value as config.json would have it: arrays as lists, an f32 of 1e-6 as 1e-6 and not 9.99999997e-07."""
+    if isinstance(value, np.ndarray):
+        return cast("NDArray[Any]", value).tolist()
+    if not isinstance(value, float):
+        return value
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value)))
 
 
 def _refuse_unknown(where: str, section: dict[str, object]) -> None:
@@ -102,17 +105,17 @@ def _refuse_unknown(where: str, section: dict[str, object]) -> None:
 
 def _is_off(value: object) -> bool:
     """Some writers list every feature of every architecture, with zeros."""
-    return not np.any(cast("NDArray[Any]", value)) if isinstance(value, np.ndarray) else value in (0, False, "")
+    return not any(cast("list[Any]", value)) if isinstance(value, list) else value in (0, False, "")
 
 
 def _same_everywhere(where: str, key: str, value: object) -> object:
     """Some writers give a number for each block."""
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, list):
         return value
-    values = cast("NDArray[Any]", value)
-    if values.size == 0 or np.any(values != values[0]):
+    values = cast("list[Any]", value)
+    if not values or any(other != values[0] for other in values):
         raise ConfigError(f"{where}: {key} differs between blocks; qwick runs networks where all are alike")
-    return values[0].item()
+    return values[0]
 
 
 def _refuse_scaling(keys: Keys) -> None:
@@ -140,12 +143,12 @@ def _layers(keys: Keys, num_layers: int, num_mtp: int) -> tuple[bool, ...]:
     if found is None:
         interval = keys.size("full_attention_interval", 4)
         return tuple((i + 1) % interval == 0 for i in range(num_layers))
-    recurrent = cast("NDArray[Any]", found) if isinstance(found, np.ndarray) else np.empty(0)
-    if recurrent.shape != (num_layers + num_mtp,):
+    recurrent = cast("list[Any]", found) if isinstance(found, list) else []
+    if len(recurrent) != num_layers + num_mtp or any(flag not in (0, 1) for flag in recurrent):
         raise ConfigError(f"{keys.where}: attention.recurrent_layers is not one flag per block")
-    if recurrent[num_layers:].any():
+    if any(recurrent[num_layers:]):
         raise ConfigError(f"{keys.where}: attention.recurrent_layers has the MTP block linear, which it never is")
-    return tuple(not flag for flag in recurrent[:num_layers].tolist())
+    return tuple(not flag for flag in recurrent[:num_layers])
 
 
 def _delta(keys: Keys) -> DeltaHeads:
@@ -162,10 +165,11 @@ def _delta(keys: Keys) -> DeltaHeads:
 
 
 def _mrope_section(keys: Keys) -> tuple[int, int, int]:
-    sections = keys.get("rope.dimension_sections")
-    if not isinstance(sections, np.ndarray) or sections.size not in (3, 4) or sections[3:].any():
+    found = keys.get("rope.dimension_sections")
+    sections = cast("list[Any]", found) if isinstance(found, list) else []
+    if len(sections) not in (3, 4) or any(sections[3:]):
         raise ConfigError(f"{keys.where}: rope.dimension_sections must be three numbers, and maybe a 0")
     names = [f"rope.dimension_sections[{i}]" for i in range(3)]
-    sizes = Keys(dict(zip(names, sections.tolist(), strict=False)), keys.where)
+    sizes = Keys(dict(zip(names, sections, strict=False)), keys.where)
     t, h, w = (sizes.size(name, low=0, limit=512) for name in names)
     return t, h, w

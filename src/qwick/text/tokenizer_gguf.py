@@ -50,7 +50,7 @@ def backend_of_gguf(path: Path, metadata: Metadata) -> "tokenizers.Tokenizer":
     kind, pre = metadata.get(f"{_KEY}model"), metadata.get(f"{_KEY}pre", "default")
     if kind is None:
         raise CheckpointError(f"{path}: has no tokenizer; take a file that was converted with the model's vocabulary")
-    if kind != "gpt2":
+    if not isinstance(kind, str) or kind != "gpt2":
         raise CheckpointError(f"{path}: {_KEY}model is {kind!r:.80}; Qwen's tokenizers are 'gpt2', byte-level BPE")
     pattern = PATTERNS.get(pre) if isinstance(pre, str) else None
     if pattern is None:
