@@ -15,9 +15,11 @@ import pytest
 
 from qwick.cli.stats import JSON_STATS
 from qwick.llm import LLM
+from tests.cli.terminal_session import Terminal
 from tests.small_model import LONGEST, write_small_model
 
 QWICK = [sys.executable, "-m", "qwick"]
+TEMPLATES = Path(__file__).parents[1] / "text" / "templates"
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,48 @@ def test_standard_input_goes_before_the_words(folder: str) -> None:
     piped = qwick("run", folder, "two", *options, stdin=b"one\n")
     assert piped.stdout == qwick("run", folder, "one\n\ntwo", *options).stdout
     assert piped.stdout != qwick("run", folder, "two", *options).stdout
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """It begins to reason and does not come to an end."""
+    folder = write_small_model(tmp_path_factory.mktemp("thinker"))
+    (folder / "chat_template.jinja").write_text((TEMPLATES / "qwen3.5_0.8b_2b.jinja").read_text())
+    return str(folder)
+
+
+def test_reasoning_without_an_answer_is_told(thinker: str) -> None:
+    options = ("--think", "--max-tokens", "5", "--temperature", "0")
+    done = qwick("run", thinker, "hi", *options)
+    assert (done.returncode, done.stdout) == (0, b"\n")
+    assert b"still thinking" in done.stderr
+    assert b"--no-think" in done.stderr
+
+
+def test_reasoning_goes_to_a_terminal_and_not_into_the_pipe(thinker: str, tmp_path: Path) -> None:
+    command = (*QWICK, "run", thinker, "hi", "--think", "--max-tokens", "5", "--seed", "1")
+    piped = 'exec "$@" </dev/null >answer'
+    with Terminal(*command, home=tmp_path, NO_COLOR="") as terminal:
+        assert terminal.end() == 0
+    assert b"\x1b[2m" in terminal.raw
+    with Terminal("/bin/sh", "-c", f"cd {tmp_path}; {piped}", "sh", *command, home=tmp_path) as terminal:
+        assert terminal.end() == 0
+    assert b"\x1b[2m" in terminal.raw
+    assert (tmp_path / "answer").read_bytes() == b"\n"
+    with Terminal(*command, "--hide-thinking", home=tmp_path) as terminal:
+        assert terminal.end() == 0
+    assert b"\x1b[2m" not in terminal.raw
+
+
+def test_a_closed_standard_output_is_no_traceback(folder: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$@" >&-', "sh", *QWICK, "run", folder, "hi", "--max-tokens", "2"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize(

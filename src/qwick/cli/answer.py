@@ -65,4 +65,3 @@ class AnswerWriter:
         text = self._answer_clean(text)
         self._last = text or self._last
         typer.echo(text, nl=False, color=True)  # True: bytes as they are; a pipe gets what the model wrote
-        sys.stdout.flush()
