@@ -36,26 +36,29 @@ void load_six_bits(const uint8_t* packed, RowBlock& row) {
     }
 }
 
-// The code of column i < 32, from a row's lanes.
+// The 4 codes of group g < 8, from a row's lanes.
 template <int bits>
-uint32_t code(const uint32_t* words, int i) {
-    const int group = i / 4, shift = i % 4 * 8;
-    if (bits == 8) return words[group] >> shift & 0xff;
-    const uint32_t low = words[group % 4] >> (shift + group / 4 * 4) & 15;
+uint32_t group(const uint32_t* words, int g) {
+    if (bits == 8) return words[g];
+    const uint32_t low = words[g % 4] >> g / 4 * 4 & 0x0f0f0f0f;
     if (bits == 4) return low;
-    if (bits == 5) return low | (words[4] >> (shift + group) & 1) << 4;
-    return low | (words[4 + group / 4] >> (shift + group % 4 * 2) & 3) << 4;
+    if (bits == 5) return low | (words[4] >> g & 0x01010101) << 4;
+    return low | (words[4 + g / 4] >> g % 4 * 2 & 0x03030303) << 4;
 }
 
 template <int bits>
 void read_codes(const BlockTraits& traits, const uint32_t* words, int8_t* out) {
-    const int8_t* table = traits.codes == Codes::iq4 ? kIq4Table : kFp4Table;
     for (int64_t begin = 0; begin < traits.len; begin += 32, words += bits) {
-        for (int i = 0; i < 32; ++i) {
-            const auto number = static_cast<int8_t>(code<bits>(words, i));
-            out[begin + i] =
-                bits != 4 || traits.codes == Codes::number ? static_cast<int8_t>(number - traits.zero) : table[number];
+        for (int g = 0; g < 8; ++g) {
+            const uint32_t four = group<bits>(words, g);
+            std::memcpy(out + begin + 4 * g, &four, sizeof four);
         }
+    }
+    if (traits.codes != Codes::number) {
+        const int8_t* table = traits.codes == Codes::iq4 ? kIq4Table : kFp4Table;
+        for (int64_t i = 0; i < traits.len; ++i) out[i] = table[out[i]];
+    } else {
+        for (int64_t i = 0; i < traits.len; ++i) out[i] = static_cast<int8_t>(out[i] - traits.zero);
     }
 }
 
