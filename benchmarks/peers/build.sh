@@ -36,11 +36,16 @@ if [[ ! -d $source ]]; then
     echo "$COMMIT" > "$source/COMMIT"
 fi
 
+fail() {
+    tail -20 "$dir/$1.log" >&2
+    exit 1
+}
+
 build() { # name, compiler flags
     cmake -S "$source" -B "$dir/$1" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DCMAKE_C_FLAGS="$2" -DCMAKE_CXX_FLAGS="$2" \
         -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
-        -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_UI=OFF > "$dir/$1.log"
-    cmake --build "$dir/$1" -j "$jobs" --target llama-quantize llama-bench llama-server llama-completion >> "$dir/$1.log"
+        -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_UI=OFF > "$dir/$1.log" 2>&1 || fail "$1"
+    cmake --build "$dir/$1" -j "$jobs" --target llama-quantize llama-bench llama-server llama-completion >> "$dir/$1.log" 2>&1 || fail "$1"
     echo "$1: $dir/$1/bin ($("$dir/$1/bin/llama-completion" --version 2>&1 | head -1))"
 }
 
