@@ -10,6 +10,7 @@
 #include "bindings_encode.h"
 #include "bindings_leaves.h"
 #include "bindings_machine.h"
+#include "bindings_strings.h"
 #include "bindings_tensor.h"
 #include "errors.h"
 #include "recorder.h"
@@ -254,6 +255,7 @@ NB_MODULE(_kernels, m) {
     qwick::bind_runtime(m);
     qwick::bind_programs(m);
     qwick::bind_machine(m);
+    qwick::bind_strings(m);
     qwick::bind_leaves(m);
     qwick::bind_encode(m);
 }

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, cast, overload
 
@@ -98,8 +98,9 @@ class LLM:
             source.close()
             raise
         try:
-            with source, ThreadPoolExecutor(1) as pool:  # the official vocabulary takes 0.6 s: beside the weights
-                tokenizer = pool.submit(Tokenizer.open, found, source.metadata)
+            # The official vocabulary takes 0.6 s, in which Python can do nothing else: beside the reading of weights.
+            with source, ThreadPoolExecutor(1) as pool:
+                making: list[Future[Tokenizer]] = []
                 model = open_model(
                     source,
                     format=weight_format,
@@ -107,8 +108,9 @@ class LLM:
                     threads_batch=threads_batch,
                     lock_memory=lock_memory,
                     progress=progress,
+                    beside=lambda: making.append(pool.submit(Tokenizer.open, found, source.metadata)),
                 )
-                self.tokenizer = tokenizer.result()
+                self.tokenizer = making[0].result()
             self.config = model.config
             self.backend = cast("NativeBackend", model.backend)
             longest = model.config.max_position_embeddings

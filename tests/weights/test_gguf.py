@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qwick.errors import CheckpointError
+from qwick.errors import CheckpointError, KernelError
 from qwick.formats import FORMATS
+from qwick.ops import native
 from qwick.weights.checkpoint import open_checkpoint
 from qwick.weights.files import RegularFile
 from qwick.weights.gguf import GgufFile
@@ -72,7 +73,6 @@ def finish(writer: gguf.GGUFWriter) -> None:
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=4)), st.data())
 def test_strings_are_a_sequence(written: list[str], data: st.DataObject) -> None:
-    """Newlines in them, which the fast way takes for borders, included."""
     blob, ends = b"", []
     for text in written:
         blob += len(text.encode()).to_bytes(8, "little") + text.encode()
@@ -90,9 +90,8 @@ def test_strings_are_a_sequence(written: list[str], data: st.DataObject) -> None
 
 
 def gguf_ends(ends: list[int]) -> Any:
-    import array
 
-    return array.array("Q", ends)
+    return np.array(ends, np.uint64)
 
 
 def raw_blocks(kind: Type, shape: tuple[int, ...], seed: int) -> NDArray[Any]:
@@ -277,3 +276,37 @@ def test_a_store_may_name_files_by_their_hash(tmp_path: Path) -> None:
     path = (tmp_path / "a.gguf").rename(tmp_path / "sha256-0123abcd")
     with open_checkpoint(path) as checkpoint:
         assert list(checkpoint.tensors) == ["t"]
+
+
+@given(st.lists(st.binary(max_size=5)), st.integers(1, 40))
+def test_ends_of_strings_are_found_however_the_data_arrives(written: list[bytes], step: int) -> None:
+    """Piece by piece, as a header is read; a length beyond any file stands for itself."""
+    blob = b"".join(len(text).to_bytes(8, "little") + text for text in written) + b"behind"
+    wanted = np.cumsum([8 + len(text) for text in written]).astype(np.uint64)
+    ends, done, have = np.empty(len(written), np.uint64), 0, 0
+    while done < len(written):
+        have += step
+        done = native.scan_strings(np.frombuffer(blob[:have], np.uint8), ends, done)
+    np.testing.assert_array_equal(ends, wanted)
+
+
+def test_lengths_that_lie_lead_nowhere() -> None:
+    blob = np.frombuffer((2**64 - 1).to_bytes(8, "little") + b"abc", np.uint8)
+    ends = np.zeros(3, np.uint64)
+    assert native.scan_strings(blob, ends, 0) == 1
+    assert ends[0] >= 2**62
+    for read in (native.strings, native.string_pairs):
+        with pytest.raises(KernelError):
+            read(blob, ends[:1])
+    with pytest.raises(KernelError):
+        native.scan_strings(blob, ends, 4)
+
+
+def test_merges_are_pairs_or_none() -> None:
+    texts = ["a b", "ab", "a b c", " ", "é ü", ""]
+    blob = b"".join(len(t.encode()).to_bytes(8, "little") + t.encode() for t in texts)
+    ends = np.cumsum([8 + len(t.encode()) for t in texts]).astype(np.uint64)
+    assert Strings("here", blob, ends).pairs() == [("a", "b"), None, None, ("", ""), ("é", "ü"), None]
+    bad = Strings("here", (3).to_bytes(8, "little") + b"\xff a", np.array([11], np.uint64))
+    with pytest.raises(CheckpointError, match="here holds"):
+        bad.pairs()

@@ -5,7 +5,6 @@ import platform
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated
@@ -87,6 +86,8 @@ def _huge_pages(state: str) -> str:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
+    from importlib.metadata import PackageNotFoundError, version  # 15 ms that only this command needs
+
     from qwick import __version__
 
     yield "qwick", __version__

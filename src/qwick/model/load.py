@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from math import prod
 
 from qwick.errors import FormatWarning
@@ -14,15 +15,23 @@ from qwick.weights.gguf_types import DECODED
 
 
 def load_network(
-    source: Source, backend: Backend[W], format: Format | None = None, progress: Progress | None = None
+    source: Source,
+    backend: Backend[W],
+    format: Format | None = None,
+    progress: Progress | None = None,
+    beside: Callable[[], None] | None = None,
 ) -> Qwen3_5[W]:
     """Read every tensor of `source` into `backend`; matrices in `format`, or as the file has them.
+
+    `beside` is called when what is left to read needs little of Python: the time to start other work.
 
     Warns (FormatWarning) about types that are decoded because no kernel reads them. Raises CheckpointError when a file
     cannot deliver.
     """
     _warn_decoded(source, format)
     by_name = {spec.name: _load(spec, source, backend, format, progress) for spec in source.specs}
+    if beside:
+        beside()
     backend.read_files(progress)
     return Qwen3_5(source.config, Tensors(by_name))
 

@@ -67,10 +67,12 @@ def open_model(
     isa: str | None = None,
     lock_memory: bool = False,
     progress: LoadProgress | None = None,
+    beside: Callable[[], None] | None = None,
 ) -> Model[NativeWeight]:
     """Read a model's folder or GGUF file into native memory; matrices in `format`, or as the file has them.
 
-    A `Source` stays open. Raises CheckpointError, ConfigError, KernelError, CapacityError, leaving nothing allocated.
+    A `Source` stays open; `beside` is as in `load_network`.
+    Raises CheckpointError, ConfigError, KernelError, CapacityError, leaving nothing allocated.
     """
     if isinstance(source, Path):
         with open_source(source) as opened:
@@ -82,6 +84,7 @@ def open_model(
                 isa=isa,
                 lock_memory=lock_memory,
                 progress=progress,
+                beside=beside,
             )
     total, done = source.num_bytes, 0
 
@@ -98,4 +101,4 @@ def open_model(
         reserve_bytes=memory_bytes(source, format),
         lock_memory=lock_memory,
     )
-    return Model(load_network(source, backend, format, advance), backend)
+    return Model(load_network(source, backend, format, advance, beside), backend)

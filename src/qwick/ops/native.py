@@ -338,6 +338,24 @@ def decode(blocks: NDArray[Any], format: Format, threads: int | None = None) -> 
     return _kernels.decode(rows, format.ggml_type, default_threads()[0] if threads is None else threads)
 
 
+def scan_strings(data: NDArray[np.uint8], ends: NDArray[np.uint64], done: int) -> int:
+    """Where each of many strings ends that stand after their lengths (8 bytes): `ends` [n], `done` of them known.
+
+    Returns how many are known now: as many as have their length in `data`. The last may end behind it.
+    """
+    return _kernels.scan_strings(data, ends, done)
+
+
+def strings(data: NDArray[np.uint8], ends: NDArray[np.uint64]) -> list[str]:
+    """Strings that `scan_strings` found, all in `data`. Raises UnicodeDecodeError."""
+    return _kernels.strings(data, ends)
+
+
+def string_pairs(data: NDArray[np.uint8], ends: NDArray[np.uint64]) -> list[tuple[str, str] | None]:
+    """What stands on either side of the one space in each of them; None where there is not just one."""
+    return _kernels.string_pairs(data, ends)
+
+
 def read_stream(num_bytes: int, threads: int, seconds: float) -> float:
     """Bytes per second that `threads` threads read from memory at best: the limit of decoding.
 

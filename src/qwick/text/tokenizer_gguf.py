@@ -7,7 +7,7 @@ control tokens are text) is as in the released tokenizer.json.
 import gc
 from collections.abc import Generator
 from contextlib import contextmanager
-from itertools import compress, repeat
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -86,7 +86,7 @@ def stop_ids_of_gguf(path: Path, metadata: Metadata) -> frozenset[int]:
 
 def _vocabulary(path: Path, metadata: Metadata) -> tuple[dict[str, int], list[tuple[str, int, bool]]]:
     """(the model's tokens -> ids, added tokens as (text, id, whether it is no text)). Unused ids are left out."""
-    tokens = _strings(path, metadata, "tokens")
+    tokens = _strings(path, metadata, "tokens").decoded()
     types = metadata.get(f"{_KEY}token_type")
     if not isinstance(types, np.ndarray) or types.dtype.kind not in "iu" or types.shape != (len(tokens),):
         raise CheckpointError(f"{path}: {_KEY}token_type is not one number for each of {len(tokens)} tokens")
@@ -109,14 +109,10 @@ def _vocabulary(path: Path, metadata: Metadata) -> tuple[dict[str, int], list[tu
 
 
 def _merges(path: Path, metadata: Metadata) -> list[tuple[str, str]]:
-    """Pairs, from texts with one space each. All are split at once: one by one takes three times as long."""
-    merges = _strings(path, metadata, "merges")
-    if not merges:
-        return []
-    if set(map(str.count, merges, repeat(" "))) != {1}:
+    merges = _strings(path, metadata, "merges").pairs()
+    if None in merges:
         raise CheckpointError(f"{path}: {_KEY}merges holds something other than two tokens with a space between")
-    halves = " ".join(merges).split(" ")
-    return list(zip(halves[::2], halves[1::2], strict=True))
+    return cast("list[tuple[str, str]]", merges)
 
 
 @contextmanager
@@ -131,8 +127,8 @@ def _no_collection() -> Generator[None]:
             gc.enable()
 
 
-def _strings(path: Path, metadata: Metadata, name: str) -> list[str]:
+def _strings(path: Path, metadata: Metadata, name: str) -> Strings:
     values = metadata.get(_KEY + name)
     if not isinstance(values, Strings):
         raise CheckpointError(f"{path}: {_KEY}{name} is missing, or no list of texts")
-    return values.decoded()
+    return values

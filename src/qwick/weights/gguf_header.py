@@ -9,12 +9,10 @@ count is checked against the bytes that are left before anything of its size is 
 flags other than 0 and 1, and more than the limits below. Holes between tensors are allowed.
 """
 
-import array
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, overload
 
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick.errors import CheckpointError
+from qwick.ops import native
 from qwick.weights.files import DOWNLOAD_AGAIN, MAX_NAME_BYTES, MAX_TENSORS, RegularFile, shown
 
 MAGIC = b"GGUF"
@@ -60,7 +59,7 @@ NO_METADATA: Metadata = MappingProxyType({})
 class Strings(Sequence[str]):
     """An array of strings as the file has it, decoded when asked for. Raises CheckpointError where one is not UTF-8."""
 
-    def __init__(self, where: str, data: bytes, ends: "array.array[int]") -> None:
+    def __init__(self, where: str, data: bytes, ends: NDArray[np.uint64]) -> None:
         """`data` has strings each after 8 bytes of length; `ends` where each ends."""
         self._where = where
         self._data = data
@@ -77,25 +76,23 @@ class Strings(Sequence[str]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        begin = 8 + (self._ends[index - 1] if index else 0)
-        return self._decoded(self._data[begin : self._ends[index]])
+        begin = 8 + (int(self._ends[index - 1]) if index else 0)
+        return self._decoded(self._data[begin : int(self._ends[index])])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.decoded())
 
     def decoded(self) -> list[str]:
-        """All of them, decoded as one text where that can be told apart again: 20 ms for the released vocabulary."""
-        data = np.frombuffer(self._data, np.uint8).copy()
-        begins = np.frombuffer(self._ends, np.uint64).astype(np.int64)
-        begins[1:], begins[:1] = begins[:-1], 0
-        data[begins + 7] = ord("\n")
-        is_text = np.ones(len(data), np.bool_)
-        is_text[(begins[:, None] + np.arange(7)).reshape(-1)] = False
+        """All of them: 10 ms for the released vocabulary."""
         try:
-            strings = data[is_text].tobytes().decode().split("\n")[1:]
-            if len(strings) == len(self):
-                return strings
-            return [self._data[begin + 8 : end].decode() for begin, end in pairwise([0, *self._ends])]
+            return native.strings(np.frombuffer(self._data, np.uint8), self._ends)
+        except UnicodeDecodeError as error:
+            raise self._not_text(error) from None
+
+    def pairs(self) -> list[tuple[str, str] | None]:
+        """Each as what stands on either side of its only space; None where there is not just one."""
+        try:
+            return native.string_pairs(np.frombuffer(self._data, np.uint8), self._ends)
         except UnicodeDecodeError as error:
             raise self._not_text(error) from None
 
@@ -253,22 +250,15 @@ def _read_strings(cursor: _Cursor, key: str, count: int) -> Strings:
     if cursor.num_strings > MAX_STRINGS:
         raise cursor.error(f"the key {shown(key)} is said to have {count} strings; no model has so many")
     cursor.need(8 * count)
-    data, start, at = cursor.data, cursor.at, 0
-    ends = array.array("Q")
-    length_at = _U64.unpack_from
-    at = start
+    start, ends, done = cursor.at, np.empty(count, np.uint64), 0
     while True:
-        try:
-            for _ in range(count - len(ends)):
-                at += 8 + length_at(data, at)[0]
-                ends.append(at - start)
+        done = native.scan_strings(np.frombuffer(cursor.data, np.uint8)[start:], ends, done)
+        cursor.at = start + (int(ends[done - 1]) if done else 0)
+        if done == count:
             break
-        except (struct.error, OverflowError):  # the end of what has been read so far, or a length beyond any file
-            cursor.at = at
-            cursor.need(8)
-    cursor.at = at
+        cursor.need(8)
     cursor.need(0)
-    return Strings(f"{cursor.file.path}: {key}", bytes(memoryview(data)[start:at]), ends)
+    return Strings(f"{cursor.file.path}: {key}", bytes(memoryview(cursor.data)[start : cursor.at]), ends)
 
 
 def _read_entry(cursor: _Cursor, name: str) -> Entry:
