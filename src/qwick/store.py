@@ -7,7 +7,8 @@ without that ending. Nothing here reads a model.
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,12 +32,12 @@ class Entry:
     @property
     def num_bytes(self) -> int:
         """On disk; of a link, what it points to."""
-        return sum(file.stat().st_size for path in self.paths for file in _files(path))
+        return sum(stat.st_size for path in self.paths for stat in _stats(path))
 
     @property
     def modified(self) -> float:
         """Seconds since 1970: the newest file's."""
-        return max((file.stat().st_mtime for path in self.paths for file in _files(path)), default=0.0)
+        return max((stat.st_mtime for path in self.paths for stat in _stats(path)), default=0.0)
 
 
 def models_folder() -> Path:
@@ -181,15 +182,17 @@ def _name_of(path: Path, beside: Iterable[Path]) -> str:
     return path.name if any(other.name == stem for other in beside) else stem
 
 
-def _files(path: Path) -> list[Path]:
-    """The files under an entry's path that exist, hidden folders (download caches) not counted."""
-    if not path.is_dir():
-        return [path] if path.exists() else []
-    found: list[Path] = []
-    for root, folders, names in os.walk(path):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        found += (file for file in (Path(root) / name for name in names) if file.is_file())
-    return found
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    """Of the files under an entry's path, without hidden folders (download caches) and what vanishes meanwhile."""
+    found = [path]
+    if path.is_dir():
+        found.clear()
+        for root, folders, names in os.walk(path):
+            folders[:] = [folder for folder in folders if not folder.startswith(".")]
+            found += (Path(root) / name for name in names)
+    for file in found:
+        with suppress(OSError):
+            yield file.stat()
 
 
 def _exists(path: Path) -> bool:

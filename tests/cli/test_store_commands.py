@@ -168,6 +168,9 @@ def test_rm_asks(models: Path) -> None:
     assert code == 0
     assert "nothing was deleted" in shown
     assert (models / "small").exists()
+    code, shown = on_a_terminal("rm", "small", keys=b"\x04")  # Ctrl-D
+    assert code == 130
+    assert (models / "small").exists()
     code, shown = on_a_terminal("rm", "small", keys=b"y\n")
     assert code == 0
     assert f"deleted {models / 'small'}" in shown

@@ -20,7 +20,9 @@ from qwick.text.transcript import Transcript
 def chat(
     model: ModelName = "pocket",
     *,
-    system: Annotated[str | None, typer.Option(help="System message; @FILE reads it from a file.")] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="System message; @FILE reads it from a file.")
+    ] = None,
     think: Annotated[
         bool | None,
         typer.Option("--think/--no-think", help="Reason before answering; the model's own default when left out."),

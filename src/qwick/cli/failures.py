@@ -45,12 +45,12 @@ def failures_as_exit_codes() -> Generator[None]:
     except MemoryError:
         complain("not enough memory; try --format q8_0, or a smaller --ctx-size")
         raise typer.Exit(CapacityError.exit_code) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or Ctrl-D instead of an answer to a question
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         _discard_output()
         raise typer.Exit(PIPE_CLOSED) from None
-    except (typer.Exit, typer.Abort):
+    except typer.Exit:
         raise
     except Exception as error:
         if os.environ.get("QWICK_DEBUG"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def verify(
     model: ModelName = "pocket",
     *,
-    threads: Annotated[int | None, typer.Option(help="Threads to compute with.")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Threads to compute with.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Check MODEL on this machine: memory against the file, kernels against plain arithmetic, bitwise invariances.
