@@ -50,7 +50,7 @@ void encode_halves(const float* x, int64_t k, uint8_t* out, Convert convert) {
 
 }  // namespace
 
-Extent extent_of(const float* x, int64_t n, float largest_code) {
+Extent extent_of(const float* x, int64_t n, float reach) {
     bool finite = true;
     float largest = 0;
     for (int64_t i = 0; i < n; ++i) {
@@ -58,7 +58,7 @@ Extent extent_of(const float* x, int64_t n, float largest_code) {
         finite &= (float_bits(x[i]) & 0x7f800000) != 0x7f800000;
         largest = magnitude > largest ? magnitude : largest;
     }
-    if (!finite || largest > kLargestHalf * largest_code) return Extent::unstorable;
+    if (!finite || largest > kLargestHalf * reach) return Extent::unstorable;
     return largest < kSmallestHalf / 2 ? Extent::zero : Extent::usual;
 }
 

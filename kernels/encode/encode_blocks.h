@@ -8,10 +8,11 @@ namespace qwick {
 constexpr uint16_t kPoison = 0x7e00;  // a scale that makes every value of its block NaN
 
 // What a block's values allow: nothing but zeros (also: too small for any f16 scale), some usual choice of scales, or
-// no scale at all (an infinity or a NaN among them, or values that only an infinite scale would reach).
+// no scale at all (an infinity or a NaN among them, or values beyond `reach` times the largest f16, whose scale might
+// become infinite).
 enum class Extent { zero, usual, unstorable };
 
-Extent extent_of(const float* x, int64_t n, float largest_code);
+Extent extent_of(const float* x, int64_t n, float reach);
 
 void encode_q4_0_block(const float* x, uint8_t* block);  // 32 values, 18 bytes
 void encode_q4_k_block(const float* x, uint8_t* block);  // 256 values, 144 bytes

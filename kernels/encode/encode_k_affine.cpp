@@ -36,10 +36,10 @@ Affine best_affine(const float* x, const Moments& m, float top) {
     const float low = m.low < 0 ? m.low : 0, range = m.high - low;
     Affine best = solve_affine<kSub>({0, 0, 0}, m);
     if (!(range > 0)) return best;
-    for (int step = 0; step <= 14; ++step) {  // codes that the range covers
-        const float spread = top - 1.2f + 0.2f * static_cast<float>(step), inverse = spread / range;
-        for (int phase = 0; phase < 3; ++phase) {
-            const float shift = -low * inverse - 0.35f * static_cast<float>(phase);
+    for (int step = 0; step <= 8; ++step) {  // codes that the range covers
+        const float spread = top - 1.3f + 0.35f * static_cast<float>(step), inverse = spread / range;
+        for (int phase = 0; phase < 2; ++phase) {
+            const float shift = -low * inverse - 0.5f * static_cast<float>(phase);
             const Affine fit = solve_affine<kSub>(code_sums<kSub>(x, inverse, shift, 0, top), m);
             if (fit.error < best.error) best = fit;
         }
@@ -118,7 +118,7 @@ Scales best_scales(const float* x, float top) {
     }
     float d = largest / kMaxSubScale, dmin = largest_min / kMaxSubScale;
     Scales best = rounded(x, moms, wanted, d, dmin, top);
-    for (int round = 0; round < 3 && solve_super(best, moms, &d, &dmin); ++round) {
+    for (int round = 0; round < 2 && solve_super(best, moms, &d, &dmin); ++round) {
         const Scales next = rounded(x, moms, wanted, d, dmin, top);
         if (!(next.error < best.error)) break;
         best = next;
@@ -138,7 +138,7 @@ void pack_scales(const Pair* pairs, uint8_t* packed) {
 
 // Scales into the block's first 16 bytes, codes into `codes`.
 void encode_super(const float* x, float top, uint8_t* block, uint8_t* codes) {
-    const Extent extent = extent_of(x, kLen, kMaxSubScale * top);
+    const Extent extent = extent_of(x, kLen, kMaxSubScale / 4);
     std::memset(codes, 0, kLen);
     std::memset(block, 0, 16);
     if (extent == Extent::zero) return;

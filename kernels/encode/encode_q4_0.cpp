@@ -14,12 +14,12 @@ constexpr float kLow = -8, kHigh = 7;
 }  // namespace
 
 void encode_q4_0_block(const float* x, uint8_t* block) {
-    const Extent extent = extent_of(x, kLen, -kLow);
+    const Extent extent = extent_of(x, kLen, 5);
     uint16_t d = extent == Extent::zero ? uint16_t{0} : kPoison;
     uint8_t codes[kLen];
     std::memset(codes, 8, kLen);
     if (extent == Extent::usual) {
-        d = stored_scale(best_scale<kLen>(x, moments<kLen>(x), kLow, kHigh, 5.8f, 0.2f, 19).s);
+        d = stored_scale(best_scale<kLen>(x, moments<kLen>(x), kLow, kHigh, 5.9f, 0.35f, 11).s);
         const float stored = f16_to_f32(d), inverse = stored != 0 ? 1 / stored : 0;
         for (int i = 0; i < kLen; ++i) {
             codes[i] = static_cast<uint8_t>((limited(x[i] * inverse, kLow, kHigh) + kRounder) - kRounder + 8);

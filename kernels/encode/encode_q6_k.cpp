@@ -29,7 +29,7 @@ Sums sums_of(const float* x, float scale) {
 }
 
 Scaled best_sub(const float* x, const Moments& m, float d, float wanted) {
-    const float ratio = limited(wanted / d, -128, 127);
+    const float ratio = d != 0 ? limited(wanted / d, -128, 127) : 0;
     const int s0 = static_cast<int>((ratio + kRounder) - kRounder);
     Scaled best{0, m.xx, {}};
     for (int s = s0 - 1; s <= s0 + 1; ++s) {
@@ -57,11 +57,11 @@ Scales best_scales(const float* x) {
     float wanted[kSubs], largest = 0;
     for (int j = 0; j < kSubs; ++j) {
         moms[j] = moments<kSub>(x + j * kSub);
-        wanted[j] = best_scale<kSub>(x + j * kSub, moms[j], kLow, kHigh, 29.6f, 0.25f, 17).s;
+        wanted[j] = best_scale<kSub>(x + j * kSub, moms[j], kLow, kHigh, 29.8f, 0.6f, 7).s;
         largest = std::fabs(wanted[j]) > std::fabs(largest) ? wanted[j] : largest;
     }
     Scales best = rounded(x, moms, wanted, largest / -128);
-    for (int round = 0; round < 3; ++round) {
+    for (int round = 0; round < 2; ++round) {
         double ss = 0, sx = 0;
         for (const Scaled& sub : best.subs) {
             ss += static_cast<double>(sub.s) * sub.s * sub.sums.qq;
@@ -90,7 +90,7 @@ void pack(const uint8_t* codes, uint8_t* low, uint8_t* high) {
 }  // namespace
 
 void encode_q6_k_block(const float* x, uint8_t* block) {
-    const Extent extent = extent_of(x, kLen, 128 * -kLow);
+    const Extent extent = extent_of(x, kLen, 128 * 16);
     uint8_t codes[kLen] = {};
     uint16_t d = extent == Extent::zero ? uint16_t{0} : kPoison;
     std::memset(block + 192, 0, kSubs);

@@ -25,9 +25,10 @@ struct Affine {  // s * q + a, and the squared error left
     float s, a, error;
 };
 
+// NaN becomes `low`.
 inline float limited(float value, float low, float high) {
-    value = value < low ? low : value;
-    return value > high ? high : value;
+    value = value > low ? value : low;
+    return value < high ? value : high;
 }
 
 // The f16 nearest to a scale. Away from zero where f16 has few bits left: a scale too small makes codes too large.

@@ -115,9 +115,15 @@ def test_what_is_not_finite_poisons_its_block_and_no_other(format, poison):
 
 
 @pytest.mark.parametrize("format", SEARCHED, ids=lambda f: f.name)
-def test_values_beyond_every_scale_are_not_wrong_numbers(format):
-    y = decoded(np.full((1, 256), 3e38, np.float32), format)
-    assert np.isnan(y).all()
+@pytest.mark.parametrize("scale", [2e4, 2e5, 2e6, 2e7, 2e8, 2e10, 1e38])
+def test_values_beyond_every_scale_are_not_wrong_numbers(format, scale):
+    x = np.random.default_rng(5).uniform(-scale, scale, (4, 256)).astype(np.float32)
+    x[1], x[2] = -np.float32(scale), np.abs(x[2])
+    y = decoded(x, format)
+    kept = ~np.isnan(y)
+    assert not kept.any() or scale < 1e10
+    assert kept.all() or scale > 1e5
+    assert (np.abs(y[kept] - x[kept]) <= 3 * scale / LEVELS[format.name]).all()
 
 
 @pytest.mark.parametrize("format", SEARCHED, ids=lambda f: f.name)

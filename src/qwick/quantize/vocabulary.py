@@ -123,6 +123,8 @@ def _named_tokens(folder: Path, ids: Mapping[str, int], vocab_size: int) -> dict
         if found is not None:
             keys[f"tokenizer.ggml.{key}_token_id"] = found
     keys["tokenizer.ggml.add_bos_token"] = named.get("add_bos_token") is True
+    if isinstance(add_eos := named.get("add_eos_token"), bool):
+        keys["tokenizer.ggml.add_eos_token"] = add_eos
     return keys
 
 
