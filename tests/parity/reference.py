@@ -98,7 +98,7 @@ def rounded_as_loaded(module: nn.Module) -> Any:
     module.double()
     for name, parameter in module.named_parameters():
         if name.endswith("A_log"):
-            parameter.copy_(torch.from_numpy(np.log(np.exp(state[name].numpy()).astype(np.float64))))
+            parameter.copy_(state[name].double().exp().float().double().log())
         elif "norm" in name and not name.endswith("linear_attn.norm.weight"):
             parameter.copy_((1 + state[name]).double() - 1)
     return module
