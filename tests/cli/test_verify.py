@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 from qwick.cli.main import commands
 from qwick.verify import run
+from tests.checkpoints import small_config, write_checkpoint
 from tests.small_model import write_small_model
+from tests.text.tokenizer_folder import write_folder
 
 RUNNER = CliRunner()
 
@@ -60,6 +62,20 @@ def test_json_says_the_same(folder: str) -> None:
     kernels = [check for check in report["checks"] if check["group"] == "kernels"]
     assert kernels
     assert all(0 < check["figure"] <= check["bound"] for check in kernels)
+
+
+def test_a_gguf_file_of_several_formats_passes(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model", small_config(hidden_size=256, intermediate_size=256), seed=3)
+    write_folder(tmp_path / "model")
+    made = str(tmp_path / "made.gguf")
+    assert RUNNER.invoke(commands, ["convert", str(tmp_path / "model"), made, "--format", "q4_k_m"]).exit_code == 0
+    result = RUNNER.invoke(commands, ["verify", made, "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    memory = {check["name"] for check in report["checks"] if check["group"] == "memory equals the file"}
+    assert {"u4k", "u6k", "vectors"} <= memory
+    (parity,) = [check for check in report["checks"] if check["group"] == "parity with transformers"]
+    assert parity["outcome"] == "skipped"
 
 
 def test_what_cannot_be_opened_is_not_a_failed_check(tmp_path: Path, folder: str) -> None:

@@ -21,7 +21,7 @@ def verify(path: Path, threads: int | None = None, progress: LoadProgress | None
     """Checks of the model in `path`, one by one. Raises what opening it raises; later errors are failed checks."""
     threads = default_threads()[0] if threads is None else threads
     with open_source(path) as source:
-        yield from _guarded("text", _text(path, source.config.vocab_size))
+        yield from _guarded("text", _text(source))
         yield from _loaded(source, threads, progress)
         yield from _guarded("parity with transformers", parity_checks(source, threads))
 
@@ -34,10 +34,11 @@ def _loaded(source: Source, threads: int, progress: LoadProgress | None) -> Iter
     yield from _guarded("same bits", invariance_checks(subject.model, subject.backend, max(2, threads)))
 
 
-def _text(path: Path, vocab_size: int) -> Iterator[Check]:
-    template = ChatTemplate.open(path)
+def _text(source: Source) -> Iterator[Check]:
+    template = ChatTemplate.open(source.path, source.metadata)
     try:
-        yield from text_checks(Tokenizer.open(path), template, vocab_size)
+        tokenizer = Tokenizer.open(source.path, source.metadata)
+        yield from text_checks(tokenizer, template, source.config.vocab_size)
     finally:
         template.close()
 
