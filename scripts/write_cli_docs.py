@@ -108,7 +108,7 @@ def _meaning(part: Any) -> str:
     default = part.default() if callable(part.default) else part.default
     if default in (None, False, (), [], ""):
         return text
-    return f"{text} Default: `{default}`."
+    return f"{text} Default: `{part.opts[0] if default is True else default}`."
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:

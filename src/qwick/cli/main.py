@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -50,6 +51,13 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _flowing(command: Callable[..., None]) -> str:
+    """The docstring with its paragraphs in one line each, since typer keeps line breaks."""
+    return "\n\n".join(" ".join(text.split()) for text in (command.__doc__ or "").split("\n\n"))
+
+
 for panel, group in {
     "Answers": {"run": run, "chat": chat},
     "Models": {
@@ -63,7 +71,7 @@ for panel, group in {
     "This machine": {"doctor": doctor},
 }.items():
     for name, command in group.items():
-        commands.command(name, rich_help_panel=panel)(command)
+        commands.command(name, rich_help_panel=panel, help=_flowing(command))(command)
 
 
 @commands.command("help", rich_help_panel="This machine")
