@@ -1,6 +1,5 @@
 """Keys of any type and value end in our own error, or describe a network whose sizes fit together."""
 
-import array
 import json
 import math
 from pathlib import Path
@@ -28,11 +27,11 @@ PATH = Path("hostile.gguf")
 
 
 def strings(values: list[str]) -> Strings:
-    blob, ends = b"", array.array("Q")
+    blob, ends = b"", list[int]()
     for value in values:
         blob += len(value.encode()).to_bytes(8, "little") + value.encode()
         ends.append(len(blob))
-    return Strings("hostile", blob, ends)
+    return Strings("hostile", blob, np.array(ends, np.uint64))
 
 
 numbers = st.one_of(

@@ -77,7 +77,7 @@ def test_strings_are_a_sequence(written: list[str], data: st.DataObject) -> None
     for text in written:
         blob += len(text.encode()).to_bytes(8, "little") + text.encode()
         ends.append(len(blob))
-    strings = Strings("here", blob, gguf_ends(ends))
+    strings = Strings("here", blob, np.array(ends, np.uint64))
     assert len(strings) == len(written)
     assert list(strings) == strings.decoded() == written
     begin, end = data.draw(st.integers(-6, 6)), data.draw(st.integers(-6, 6))
@@ -89,9 +89,32 @@ def test_strings_are_a_sequence(written: list[str], data: st.DataObject) -> None
             strings[i]
 
 
-def gguf_ends(ends: list[int]) -> Any:
-
-    return np.array(ends, np.uint64)
+@settings(shared_folder, max_examples=60)
+@given(
+    kinds=st.sets(st.sampled_from(["short", "empty", "long", "longer", "zeros", "newlines", "wide"]), min_size=1),
+    count=st.sampled_from([65, 100, 3000]),
+    seed=st.integers(0, 99),
+)
+def test_many_strings_of_any_length(tmp_path: Path, kinds: set[str], count: int, seed: int) -> None:
+    """They are found all at once, or one by one where that is not possible: the same."""
+    stream = np.random.default_rng(seed)
+    texts = {"empty": "", "longer": "x" * 70_000, "zeros": "\0" * 9, "newlines": "a\nb", "wide": "Ġ" * 128}
+    texts |= {"short": "token", "long": "y" * 256}
+    chances = [1 if kind in ("longer", "long") else 20 for kind in sorted(kinds)]
+    picked = stream.choice(sorted(kinds), count, p=np.array(chances) / sum(chances))
+    written = [texts[kind] + str(i) * (kind not in ("empty", "long")) for i, kind in enumerate(picked)]
+    if sum(map(len, written)) > 4_000_000:
+        written = [text[:300] for text in written]
+    writer = gguf.GGUFWriter(tmp_path / "a.gguf", "x")
+    writer.add_array("k", written)
+    writer.add_string("after", "the end")
+    finish(writer)
+    file = GgufFile(tmp_path / "a.gguf")
+    strings: Any = file.metadata["k"]
+    assert strings.decoded() == written
+    assert [strings[0], strings[count // 2], strings[-1]] == [written[0], written[count // 2], written[-1]]
+    assert file.metadata["after"] == "the end"
+    file.close()
 
 
 def raw_blocks(kind: Type, shape: tuple[int, ...], seed: int) -> NDArray[Any]:

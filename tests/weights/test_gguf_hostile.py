@@ -102,6 +102,15 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         file_bytes([key(b"k", ARRAY, array(STRING, 2, text(b"", U64_MAX - 7) + text(b"")))]),
         "ends inside its header",
     ),
+    "length of one of many strings": (
+        file_bytes([key(b"k", ARRAY, array(STRING, 99, text(b"ab") * 70 + text(b"ab", U64_MAX) + text(b"ab") * 28))]),
+        IN_HEADER,
+    ),
+    "length of the last of many strings": (
+        file_bytes([key(b"k", ARRAY, array(STRING, 99, text(b"ab") * 98 + text(b"ab", U64_MAX - 3)))]),
+        IN_HEADER,
+    ),
+    "a few of many strings too many": (file_bytes([key(b"k", ARRAY, array(STRING, 99, text(b"ab") * 90))]), IN_HEADER),
     "name of a tensor": (file_bytes([], [text(b"", 1 << 40)]), "more than 4096"),
     "tensor twice": (file_bytes([], [tensor(), tensor(offset=128)], bytes(256)), "names 't' twice"),
     "dimensions": (file_bytes([], [tensor(dims=(1,) * 5)], bytes(32)), "5 dimensions"),
