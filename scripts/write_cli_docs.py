@@ -23,9 +23,11 @@ INTRODUCTION = """\
 <!-- Written by scripts/write_cli_docs.py from the code: change the help texts there, then `make docs`. -->
 
 MODEL is `pocket` (the embedded model), a Hugging Face style folder, a `.gguf` file (of a split one the first part), or
-a name in the local store. A path to a model comes before a name. Standard output carries answers and tables only;
-everything else, errors too, goes to standard error. Output that is piped on has no colours and no progress bars;
-`NO_COLOR` and `TERM=dumb` take the colours from a terminal too.
+a name in the local store. A path to a model comes before a name. The store is a folder (`QWICK_MODELS`) whose entries
+are models: folders and `.gguf` files, by their names without the ending; FOLDER/NAME where a folder holds several.
+
+Standard output carries answers and tables only; everything else, errors too, goes to standard error. Output that is
+piped on has no colours and no progress bars; `NO_COLOR` and `TERM=dumb` take the colours from a terminal too.
 """
 
 

@@ -84,6 +84,24 @@ def test_a_file_beside_a_folder_of_its_name_keeps_its_ending(models: Path) -> No
     assert store.entry_named("m.gguf").paths == (models / "m.gguf",)
 
 
+def test_each_file_of_a_folder_of_several_is_an_entry(models: Path) -> None:
+    (models / "Qwen-GGUF").mkdir()
+    for name in ("Q4_K_M.gguf", "Q8_0-00001-of-00002.gguf", "Q8_0-00002-of-00002.gguf", "mmproj-F16.gguf", "README.md"):
+        put_file(models / "Qwen-GGUF" / name)
+    assert names() == ["Qwen-GGUF/Q4_K_M", "Qwen-GGUF/Q8_0"]
+    assert store.find_model("Qwen-GGUF/Q4_K_M") == models / "Qwen-GGUF" / "Q4_K_M.gguf"
+    assert store.find_model("Qwen-GGUF/Q8_0").name == "Q8_0-00001-of-00002.gguf"
+    store.remove(store.entry_named("Qwen-GGUF/Q8_0"))
+    assert names() == ["Qwen-GGUF"], "one is left, and has the folder's name"
+    assert store.find_model("Qwen-GGUF") == models / "Qwen-GGUF" / "Q4_K_M.gguf"
+
+
+def test_a_home_that_nobody_knows_is_our_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWICK_MODELS", "~no-such-user/models")
+    with pytest.raises(UsageError, match="QWICK_MODELS"):
+        store.entries()
+
+
 def test_a_name_means_the_store(models: Path) -> None:
     put_folder(models / "Qwen3.5-0.8B")
     assert store.find_model("Qwen3.5-0.8B") == models / "Qwen3.5-0.8B"

@@ -1,7 +1,7 @@
 """Which files a model's name means, and the local store: a folder whose entries are models.
 
 An entry is a folder (Hugging Face style, or one that holds a GGUF file) or a `.gguf` file, and is called by its name
-without that ending. Nothing here reads a model.
+without that ending; of a folder that holds several GGUF files each is an entry, FOLDER/NAME. No model is read here.
 """
 
 import os
@@ -41,13 +41,16 @@ class Entry:
 
 
 def models_folder() -> Path:
-    """QWICK_MODELS, or qwick/models in the user's data folder. It may not exist yet."""
+    """QWICK_MODELS, or qwick/models in the user's data folder. It may not exist yet. Raises UsageError."""
     own = os.environ.get("QWICK_MODELS")
-    if own:
-        return Path(own).expanduser().absolute()
-    data = os.environ.get("XDG_DATA_HOME", "")
-    # The specification: a relative path there is invalid and counts as none.
-    base = Path(data) if Path(data).is_absolute() else Path.home() / ".local" / "share"
+    try:
+        if own:
+            return Path(own).expanduser().absolute()
+        data = os.environ.get("XDG_DATA_HOME", "")
+        # The specification: a relative path there is invalid and counts as none.
+        base = Path(data) if Path(data).is_absolute() else Path.home() / ".local" / "share"
+    except RuntimeError as error:  # no home, or none of that name
+        raise UsageError(f"cannot tell where models are kept ({error}); set QWICK_MODELS to a folder") from None
     return base / "qwick" / "models"
 
 
@@ -59,11 +62,11 @@ def entries() -> list[Entry]:
         return []
     except OSError as error:
         raise UsageError(f"cannot read {models_folder()} ({error.strerror}); set QWICK_MODELS to a folder") from None
-    grouped: dict[str, list[Path]] = {}
-    for path in paths:
-        if _NAME.fullmatch(path.name) and _is_model(path):
-            grouped.setdefault(_name_of(path, paths), []).append(path)
-    return [Entry(name, tuple(parts)) for name, parts in sorted(grouped.items(), key=lambda item: item[0].lower())]
+    found: dict[str, list[Path]] = {}
+    for name, group in _grouped(paths).items():
+        inside = _grouped(_several(group[0]))
+        found |= {f"{name}/{inner}": files for inner, files in inside.items()} or {name: group}
+    return [Entry(name, tuple(parts)) for name, parts in sorted(found.items(), key=lambda item: item[0].lower())]
 
 
 def entry_named(name: str) -> Entry:
@@ -86,7 +89,7 @@ def find_model(name: str | Path) -> Path:
         return pocket.FOLDER
     path = Path(name)
     exists = _exists(path)
-    if (exists and _is_model(path)) or not _NAME.fullmatch(str(name)):
+    if (exists and _is_model(path)) or not all(_NAME.fullmatch(part) for part in str(name).split("/", maxsplit=1)):
         return _model_at(path, exists=exists)
     try:
         entry = entry_named(str(name))
@@ -161,16 +164,37 @@ def _is_model(path: Path) -> bool:
     try:
         if path.is_dir():
             return (path / "config.json").exists() or bool(_first_parts(path))
-        return path.suffix.lower() == GGUF and path.exists()
+        return _is_gguf(path) and path.exists()
     except OSError:
         return False
 
 
+def _is_gguf(path: Path) -> bool:
+    """By its name; not the vision encoders that lie beside the models."""
+    return path.suffix.lower() == GGUF and not path.name.lower().startswith("mmproj")
+
+
 def _first_parts(folder: Path) -> list[Path]:
-    """The GGUF models of a folder: of a split one the first part; not the vision encoders beside them."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == GGUF)
-    parts = ((path, _PART.fullmatch(path.name)) for path in files if not path.name.lower().startswith("mmproj"))
+    """The GGUF models of a folder: of a split one the first part."""
+    parts = ((path, _PART.fullmatch(path.name)) for path in sorted(folder.iterdir()) if _is_gguf(path))
     return [path for path, part in parts if part is None or int(part["part"]) == 1]
+
+
+def _several(path: Path) -> list[Path]:
+    """The GGUF files of a folder that holds more than one model, as repositories of quantised models do."""
+    if not path.is_dir() or (path / "config.json").exists() or len(_first_parts(path)) < 2:
+        return []
+    return sorted(path.iterdir())
+
+
+def _grouped(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """The models among `paths` by name, the parts of a split one together."""
+    paths = list(paths)
+    grouped: dict[str, list[Path]] = {}
+    for path in paths:
+        if _NAME.fullmatch(path.name) and _is_model(path):
+            grouped.setdefault(_name_of(path, paths), []).append(path)
+    return grouped
 
 
 def _name_of(path: Path, beside: Iterable[Path]) -> str:
