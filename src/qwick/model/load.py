@@ -78,7 +78,7 @@ def _warn_decoded(source: Source, format: Format | None) -> None:
     held_bytes = sum(_num_bytes(spec, source, format) for spec in decoded)
     warnings.warn(
         f"{source.path.name}: no kernel reads {listed}; decoded, these tensors take {held_bytes >> 20} MiB of memory "
-        f"instead of {file_bytes >> 20}. A Q4_K_M file of the same model is as small and faster",
+        f"instead of {file_bytes >> 20}; a Q4_K_M file, or --format q4_k, takes less and is faster",
         FormatWarning,
         stacklevel=2,
     )
