@@ -9,15 +9,13 @@
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-// Every line of the block kAhead columns further on, spread over the work: the hardware loses the stream, because
-// decoding fills the window in which a core looks ahead. See docs/LOG.md, "Decode at the true byte mix".
-constexpr int64_t kAhead = 512;
-
+// Every line of the block two blocks (of 32: eight) further on, spread over the work: the hardware loses the stream,
+// because decoding fills the window in which a core looks ahead. See docs/LOG.md, "Decode at the true byte mix".
 template <Family family>
 inline void prefetch_block(const uint8_t* block, int64_t step) {
     constexpr BlockTraits traits = traits_of(family);
     constexpr int64_t lines = (traits.bytes() + 63) / 64, steps = traits.len / 32, each = (lines + steps - 1) / steps;
-    const uint8_t* later = block + kAhead / traits.len * traits.bytes();
+    const uint8_t* later = block + (traits.len == 32 ? 8 : 2) * traits.bytes();
 #pragma GCC unroll 16
     for (int64_t i = 0; i < each; ++i) prefetch(later + (step * each + i) * 64);
 }
