@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from qwick import pocket
 from qwick.cli.main import commands
+from qwick.cli.stats import JSON_STATS
 from qwick.text.tokenizer import Tokenizer
 from tests.cli.terminal_session import ALT_ENTER, CTRL_C, CTRL_D, ENTER, READY, TAKEN, UP, Terminal
 from tests.small_model import LONGEST, write_small_model
@@ -337,6 +338,24 @@ def test_clear_forgets_the_questions_and_not_the_system_message(home: Path, fold
     assert first == second
 
 
+def test_files_go_before_the_first_message(home: Path, folder: str) -> None:
+    (home / "notes.txt").write_text("important\n")
+    done = script("hello\nagain\n/save a.json\n", folder, *SHORT, "--file", "notes.txt")
+    assert done.exit_code == 0, done.stderr
+    questions = [message["content"] for message in saved(home / "a.json")["messages"][::2]]
+    assert questions == ["notes.txt:\n```\nimportant\n```\n\nhello", "again"]
+    assert script("hello\n", folder, "--file", "none.txt").exit_code == 2
+
+
+def test_json_stats_are_a_line_for_each_answer(home: Path, folder: str) -> None:
+    done = script("hello\nagain\n", folder, *SHORT, "--json-stats", "--threads", "1")
+    assert done.exit_code == 0, done.stderr
+    first, second = (json.loads(line) for line in done.stderr.splitlines() if line.startswith("{"))
+    assert set(first) == set(second) == set(JSON_STATS)
+    assert (first["model"], first["threads"], first["cached_tokens"]) == (folder, 1, 0)
+    assert 0 < second["cached_tokens"] < second["prompt_tokens"]
+
+
 def test_an_answer_cut_off_by_the_context_is_kept_and_said(home: Path, folder: str) -> None:
     done = script("hello\n/save a.json\n", folder, *ENDLESS[:-2], "--ctx-size", "64")
     assert done.exit_code == 0, done.stderr
@@ -373,5 +392,6 @@ def test_a_thought_without_an_answer_is_said_and_not_kept(home: Path, thinker: s
 
 def test_help_names_every_option() -> None:
     result = RUNNER.invoke(commands, ["chat", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
-    for option in "system think no-think hide-thinking no-history stats temperature seed stop threads mlock".split():
+    names = "system file json-stats think no-think hide-thinking no-history stats temperature seed stop threads mlock"
+    for option in names.split():
         assert f"--{option}" in result.stdout

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +11,7 @@ import typer
 from qwick.cli.chat_input import Editor, turns_in
 from qwick.cli.chat_session import COMMANDS, ChatSession, say
 from qwick.cli.options import MachineFlags, ModelName, SamplingFlags, spread
-from qwick.cli.prompt import read_system
+from qwick.cli.prompt import quoted_files, read_system
 from qwick.cli.terminal import is_terminal
 from qwick.errors import QwickError
 from qwick.store import find_model
@@ -23,6 +25,10 @@ def chat(
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="System message; @FILE reads it from a file.")
     ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Put a text file before the first message; may be repeated."),
+    ] = None,
     think: Annotated[
         bool | None,
         typer.Option("--think/--no-think", help="Reason before answering; the model's own default when left out."),
@@ -33,6 +39,9 @@ def chat(
     ] = True,
     stats: Annotated[
         bool, typer.Option("--stats", help="Show counts and speeds after each answer, on standard error.")
+    ] = False,
+    json_stats: Annotated[
+        bool, typer.Option("--json-stats", help="The same and more as one line of JSON, as qwick run does.")
     ] = False,
     sampling: SamplingFlags,
     machine: MachineFlags,
@@ -49,10 +58,20 @@ def chat(
     find_model(model)
     transcript = Transcript(model, read_system(system), think)
     asking: dict[str, Any] = {**sampling.options(), "stop": sampling.stops}
+    preface = quoted_files(file or [])
     is_watched = is_terminal(sys.stdin)
+    started = perf_counter()
     with machine.open(model, kept_sequences=1) as llm:
+        opened = {"model": model, "format": machine.format, "load_seconds": perf_counter() - started}
         session = ChatSession(
-            llm, transcript, asking, hide_thinking=hide_thinking, shows_stats=stats, catches=is_watched
+            llm,
+            transcript,
+            asking,
+            preface=preface,
+            hide_thinking=hide_thinking,
+            shows_stats=stats,
+            json_stats=opened if json_stats else None,
+            catches=is_watched,
         )
         if is_watched:
             _talk(session, Editor(keeps_history=history, words=list(COMMANDS)))

@@ -1,7 +1,8 @@
 """One chat under way: questions and commands in, answers and notes out."""
 
+import json
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from qwick.cli.answer import AnswerWriter
 from qwick.cli.chat_input import unquoted
-from qwick.cli.stats import stats_line
+from qwick.cli.stats import measured, stats_line
 from qwick.cli.terminal import one_line
 from qwick.errors import CapacityError, UsageError
 from qwick.text.transcript import Transcript, Turn
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
 class ChatSession:
     """Raises QwickError for a question or command that cannot be; nothing has changed then.
 
-    asking   what every call of `LLM.chat` gets: sampling, stop
-    catches  whether Ctrl-C stops an answer instead of the program
+    asking      what every call of `LLM.chat` gets: sampling, stop
+    preface     goes before the first question that gets an answer: files
+    json_stats  what `--json-stats` writes beside an answer's counts; None: nothing
+    catches     whether Ctrl-C stops an answer instead of the program
     """
 
     llm: "LLM"
     transcript: Transcript
     asking: dict[str, Any] = field(default_factory=dict[str, Any])
+    preface: str = ""
     hide_thinking: bool = False
     shows_stats: bool = False
+    json_stats: Mapping[str, Any] | None = None
     catches: bool = False
     is_over: bool = False
     last: "Completion | None" = None
@@ -48,6 +53,7 @@ class ChatSession:
         return self._ask(unquoted(text))
 
     def _ask(self, question: str) -> bool:
+        question = "\n\n".join(part for part in (self.preface, question) if part)
         messages = self.transcript.messages(question)
         try:
             stream = self.llm.chat(messages, think=self.transcript.think, stream=True, **self.asking)
@@ -61,9 +67,12 @@ class ChatSession:
         completion = self.last = stream.completion
         if self.shows_stats:
             say(stats_line(completion))
+        if self.json_stats is not None:
+            typer.echo(json.dumps({**self.json_stats, **measured(completion, self.llm.backend)}), err=True)
         is_answered = bool(completion.text) or completion.finish_reason == "stop"
         if is_answered:
             self.transcript.turns.append(Turn(question, completion.text, completion.reasoning))
+            self.preface = ""
         self._say_how_it_ended(completion, is_answered=is_answered)
         return is_answered
 

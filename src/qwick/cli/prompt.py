@@ -24,7 +24,7 @@ def read_prompt(words: Sequence[str], files: Sequence[Path], model: str) -> str:
         raise UsageError(
             f'no prompt; write it after the model (qwick run {model} "Hello"), or talk: qwick chat {model}'
         )
-    parts = [_quoted(path) for path in files]
+    parts = [quoted_files(files)]
     if not is_terminal(sys.stdin):
         parts.append(_read_standard_input())
     parts.append(" ".join(words))
@@ -48,6 +48,11 @@ def _read_standard_input() -> str:
             warn("waiting for standard input to end; < /dev/null if there is nothing to add")
     data = sys.stdin.buffer.read(MAX_BYTES + 1) if sys.stdin and not sys.stdin.closed else b""
     return _decoded(data, "standard input").removesuffix("\n").removesuffix("\r")
+
+
+def quoted_files(paths: Sequence[Path]) -> str:
+    """What the files say, each under its name. Raises UsageError."""
+    return "\n\n".join(_quoted(path) for path in paths)
 
 
 def _quoted(path: Path) -> str:
