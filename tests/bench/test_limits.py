@@ -8,12 +8,8 @@ from qwick.formats import BF16, F32, Family
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    for name, value in {
-        "STREAM_BYTES": 1 << 20,
-        "WEIGHT_BYTES": 1 << 20,
-        "SLICE_SECONDS": 0.0,
-        "PANEL_ROWS": 16,
-    }.items():
+    sizes = {"STREAM_BYTES": 1 << 20, "WEIGHT_BYTES": 1 << 18, "PANEL": (16, 256), "NARROW": (32, 256)}
+    for name, value in (sizes | {"WIDE": (48, 512), "SLICE_SECONDS": 0.0}).items():
         monkeypatch.setattr(limits, name, value)
 
 
@@ -22,7 +18,7 @@ def test_every_asked_family_has_its_rates():
     assert (found.threads, found.threads_batch) == (2, 1)
     assert set(found.families) == {Family.BF16, Family.F32}
     for rates in found.families.values():
-        assert min(rates.decode_bytes, rates.prompt_madds, rates.load_bytes) > 0
+        assert min(rates.decode_bytes, rates.narrow_bytes, rates.prompt_madds, rates.load_bytes) > 0
     assert found.read_bytes > 0
     assert found.available_bytes > 0
     assert found.matrix_madds == max(rates.prompt_madds for rates in found.families.values())

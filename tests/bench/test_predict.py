@@ -11,7 +11,7 @@ from qwick.bench.sizes import SIZES, size_config
 from qwick.formats import BF16, F32, Q4_0, Q8_0, Family
 from qwick.model.names import tensor_specs
 
-RATES = FamilyRates(decode_bytes=20e9, prompt_madds=50e9, load_bytes=2e9)
+RATES = FamilyRates(decode_bytes=20e9, narrow_bytes=20e9, prompt_madds=50e9, load_bytes=2e9)
 MACHINE = MachineLimits(
     isa="avx2",
     threads=2,
@@ -56,7 +56,7 @@ def test_fewer_bits_and_faster_machines_are_faster(size):
     small, middle, large = (predict(config, all_in(format, size), MACHINE) for format in (Q4_0, Q8_0, BF16))
     assert small.decode_rate > middle.decode_rate > large.decode_rate
     assert small.weight_bytes < middle.weight_bytes < large.weight_bytes
-    double = FamilyRates(40e9, 100e9, 4e9)
+    double = FamilyRates(40e9, 40e9, 100e9, 4e9)
     twice = replace(MACHINE, read_bytes=40e9, copy_bytes=8e9, families=dict.fromkeys(Family, double))
     faster = predict(config, all_in(BF16, size), twice)
     assert faster.decode_rate == pytest.approx(2 * large.decode_rate)
@@ -76,6 +76,13 @@ def test_what_does_not_fit_is_said():
     little = replace(MACHINE, available_bytes=1 << 30)
     assert not predict(size_config("qwen3.5:0.8b"), all_in(BF16, "qwen3.5:0.8b"), little).fits
     assert predict(size_config("qwen3.5:0.8b"), all_in(Q4_0, "qwen3.5:0.8b"), little).fits
+
+
+def test_narrow_models_have_the_rate_of_narrow_matrices():
+    slow = replace(MACHINE, families=dict.fromkeys(Family, replace(RATES, narrow_bytes=10e9)))
+    for size, slower in (("qwen3.5:0.8b", True), ("qwen3.5:2b", False)):
+        config, formats = size_config(size), all_in(Q8_0, size)
+        assert (predict(config, formats, slow).decode_rate < predict(config, formats, MACHINE).decode_rate) == slower
 
 
 def test_families_that_were_not_measured_count_at_the_machines_rates():

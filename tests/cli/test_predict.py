@@ -16,7 +16,15 @@ FORMATS = ("Q4_K_M", "Q8_0", "BF16")
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small measurements: what comes out means nothing, but all of it comes out."""
-    small = {"STREAM_BYTES": 1 << 20, "WEIGHT_BYTES": 1 << 18, "SLICE_SECONDS": 0.0, "PANEL_ROWS": 16, "PROMPT_ROWS": 2}
+    small = {
+        "STREAM_BYTES": 1 << 20,
+        "WEIGHT_BYTES": 1 << 18,
+        "SLICE_SECONDS": 0.0,
+        "PANEL": (16, 256),
+        "PROMPT_ROWS": 2,
+        "NARROW": (32, 256),
+        "WIDE": (48, 512),
+    }
     for name, value in small.items():
         monkeypatch.setattr(limits, name, value)
 

@@ -1,7 +1,7 @@
 """The limits of this machine, measured in a few seconds: memory, matrix products, loading."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from qwick.formats import Family, Format
 from qwick.ops.contract import Role
-from qwick.ops.native import NativeBackend, default_threads, describe_machine, read_stream
+from qwick.ops.native import NativeBackend, NativeWeight, default_threads, describe_machine, read_stream
 from qwick.ops.product import Product
 
-STREAM_BYTES = 256 << 20  # larger than the caches of most machines
-WEIGHT_BYTES = 96 << 20  # of the matrix that decode rows are timed on
-COLS = 2048  # a hidden size; a multiple of every block
-PANEL_ROWS, PROMPT_ROWS = 1024, 256  # the matrix and the rows that prompts are timed on
+STREAM_BYTES = 512 << 20  # far larger than caches; address translation, too, slows a large stream more than a small one
+WEIGHT_BYTES = 160 << 20  # of the matrices that decode rows are timed on, as small as a model's: that is what counts
+NARROW, WIDE = (2048, 1024), (6144, 2560)  # their shapes: rows, columns
+PANEL, PROMPT_ROWS = (1024, 2048), 256  # the matrix and the rows that prompts are timed on
 SLICE_SECONDS = 0.2  # the best of what fits is taken: others on the machine only make things slower
 WINDOW_ROWS = 1024  # rows handed over at once while loading
 
@@ -26,12 +26,14 @@ WINDOW_ROWS = 1024  # rows handed over at once while loading
 class FamilyRates:
     """What the kernels of one family reach on a matrix alone.
 
-    decode_bytes  bytes of weights per second, one decode row
+    decode_bytes  bytes of weights per second, one decode row, rows of some 2,560 values and more
+    narrow_bytes  the same with rows of 1,024
     prompt_madds  multiply-adds per second, many prompt rows
     load_bytes    bytes of file blocks per second regrouped into fresh memory
     """
 
     decode_bytes: float
+    narrow_bytes: float
     prompt_madds: float
     load_bytes: float
 
@@ -61,7 +63,7 @@ class MachineLimits:
 def measure_limits(
     formats: Iterable[Format], threads: int | None = None, threads_batch: int | None = None
 ) -> MachineLimits:
-    """Measure with the kernels that would be used; takes about half a second for each format."""
+    """Measure with the kernels that would be used; takes about a second for each format."""
     machine = describe_machine()
     threads = default_threads()[0] if threads is None else threads
     threads_batch = threads if threads_batch is None else threads_batch
@@ -75,33 +77,39 @@ def measure_limits(
 
 def _family_rates(format: Format, threads: int, threads_batch: int) -> FamilyRates:
     """Weights are zeros, which take as long as others."""
+    wide, load_bytes = _decode_rates(format, WIDE, threads, threads_batch)
+    narrow, _ = _decode_rates(format, NARROW, threads, threads_batch)
     backend = NativeBackend(threads, threads_batch)
-    rows = WEIGHT_BYTES // format.family.num_bytes(16, COLS) * 16
+    rows, cols = PANEL
+    panel = Product(backend, _zeros(backend, format, PANEL), PROMPT_ROWS)
+    x = np.ones((PROMPT_ROWS, cols), np.float32)
+    prompt = best_seconds(lambda: panel(x, Role.PROMPT))
+    return FamilyRates(wide, narrow, rows * cols * PROMPT_ROWS / prompt, load_bytes)
+
+
+def _decode_rates(format: Format, shape: tuple[int, int], threads: int, threads_batch: int) -> tuple[float, float]:
+    """(bytes of weights read per second by one decode row, bytes of file blocks stored per second before)."""
+    rows, cols = shape
+    backend = NativeBackend(threads, threads_batch)
     begin = perf_counter()
-    weight = backend.add_matrix("decode", (rows, COLS), format, _zero_windows(rows, format), format)
-    load_seconds = perf_counter() - begin
-    product = Product(backend, weight, 1)
-    row = np.ones((1, COLS), np.float32)
-    decode = best_seconds(lambda: product(row, Role.DECODE))
-
-    panel = backend.add_matrix("prompt", (PANEL_ROWS, COLS), format, _zero_windows(PANEL_ROWS, format), format)
-    panel_product = Product(backend, panel, PROMPT_ROWS)
-    rows_in = np.ones((PROMPT_ROWS, COLS), np.float32)
-    prompt = best_seconds(lambda: panel_product(rows_in, Role.PROMPT))
-    return FamilyRates(
-        decode_bytes=weight.num_bytes / decode,
-        prompt_madds=PANEL_ROWS * COLS * PROMPT_ROWS / prompt,
-        load_bytes=format.num_bytes(rows, COLS) / load_seconds,
-    )
+    weights = [_zeros(backend, format, shape) for _ in range(-(-WEIGHT_BYTES // format.family.num_bytes(rows, cols)))]
+    seconds = perf_counter() - begin
+    product = Product(backend, weights[0], 1, weights[1:])
+    x = np.ones((1, cols), np.float32)
+    num_bytes = sum(weight.num_bytes for weight in weights)
+    decode = num_bytes / best_seconds(lambda: product(x, Role.DECODE))
+    return decode, len(weights) * format.num_bytes(rows, cols) / seconds
 
 
-def _zero_windows(rows: int, format: Format) -> Iterator[tuple[int, NDArray[Any]]]:
-    """As a file of this format would give them, from memory that stays in the cache."""
+def _zeros(backend: NativeBackend, format: Format, shape: tuple[int, int]) -> NativeWeight:
+    """A matrix, stored as a file of this format would give it, from memory that stays in the cache."""
+    rows, cols = shape
     if format.is_blocks:
-        window: NDArray[Any] = np.zeros((WINDOW_ROWS, format.num_bytes(1, COLS)), np.uint8)
+        window: NDArray[Any] = np.zeros((min(rows, WINDOW_ROWS), format.num_bytes(1, cols)), np.uint8)
     else:
-        window = np.zeros((WINDOW_ROWS, COLS), np.uint16 if format.block_bytes == 2 else np.float32)
-    return ((row, window[: rows - row]) for row in range(0, rows, WINDOW_ROWS))
+        window = np.zeros((min(rows, WINDOW_ROWS), cols), np.uint16 if format.block_bytes == 2 else np.float32)
+    windows = ((row, window[: rows - row]) for row in range(0, rows, WINDOW_ROWS))
+    return backend.add_matrix("zeros", shape, format, windows, format)
 
 
 def _copy_rate(num_bytes: int = 64 << 20) -> float:

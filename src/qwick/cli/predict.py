@@ -58,6 +58,6 @@ def _notes() -> Iterator[str]:
     from qwick.bench.predict import DECODE_SHARE, PROMPT_LEN, PROMPT_SHARE
 
     yield (
-        f"Reckoned with {DECODE_SHARE:.0%} of the kernels' speed on one matrix for answers and {PROMPT_SHARE:.0%} for"
+        f"Reckoned with {DECODE_SHARE:.0%} of the kernels' speed on matrices alone for answers, {PROMPT_SHARE:.0%} for"
     )
     yield f"prompts (of {PROMPT_LEN} tokens); memory with 4,096 tokens of context; first token with the file in memory."

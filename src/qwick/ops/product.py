@@ -1,5 +1,6 @@
 """One op on one weight as a program of its own: the real drivers and kernels, to be measured or checked alone."""
 
+from collections.abc import Sequence
 from typing import Generic
 
 import numpy as np
@@ -8,11 +9,17 @@ from qwick.ops.contract import Backend, Batch, Float32, Int32, Network, Ops, Out
 
 
 class Product(Generic[W]):
-    """y = x weight^T for up to `max_rows` rows, with the numerics of a role."""
+    """y = x weight^T for up to `max_rows` rows, with the numerics of a role.
 
-    def __init__(self, backend: Backend[W], weight: W, max_rows: int) -> None:
+    `others` are multiplied with x before it, each an op of its own: a step in small, for measuring.
+    """
+
+    def __init__(self, backend: Backend[W], weight: W, max_rows: int, others: Sequence[W] = ()) -> None:
         def multiply(ops: Ops[V, W, S], step: S) -> Outputs[V]:
-            return Outputs(hidden=ops.linear(ops.hidden(step), [weight])[0])
+            x = ops.hidden(step)
+            for other in others:
+                ops.linear(x, [other])
+            return Outputs(hidden=ops.linear(x, [weight])[0])
 
         network: Network[W] = multiply
         self._program = backend.compile(network, max_tokens=max_rows)
