@@ -76,9 +76,10 @@ def _warn_decoded(source: Source, format: Format | None) -> None:
     listed = ", ".join(f"{count} of type {name}" for name, count in types.items())
     file_bytes = sum(source.info(spec).num_bytes for spec in decoded)
     held_bytes = sum(_num_bytes(spec, source, format) for spec in decoded)
+    remedy = "" if format else "; a Q4_K_M file, or --format q4_k, takes less and is faster"
     warnings.warn(
         f"{source.path.name}: no kernel reads {listed}; decoded, these tensors take {held_bytes >> 20} MiB of memory "
-        f"instead of {file_bytes >> 20}; a Q4_K_M file, or --format q4_k, takes less and is faster",
+        f"instead of {file_bytes >> 20}{remedy}",
         FormatWarning,
         stacklevel=2,
     )
