@@ -2,6 +2,7 @@
 
 #include <nanobind/ndarray.h>
 
+#include <mutex>
 #include <string>
 
 #include "encode/encode.h"
@@ -17,8 +18,16 @@ namespace {
 using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Blocks = nb::ndarray<nb::numpy, uint8_t>;
 
-// A pool of its own: nothing of a model is needed, and windows are large against the start of a few threads.
-Blocks encode(const Rows& rows, int ggml_type, int threads) {
+// Threads of its own, kept from window to window: starting and joining them takes longer than a window where the
+// machine is busy. Calls from several threads take turns.
+struct Encoder {
+    explicit Encoder(int wanted) : threads(wanted) {}
+    const int threads;
+    ThreadPool pool;
+    std::mutex running;
+};
+
+Blocks encode(Encoder& encoder, const Rows& rows, int ggml_type) {
     const auto type = static_cast<BlockType>(ggml_type);
     const BlockShape shape = block_shape(type);
     const auto n = static_cast<int64_t>(rows.shape(0)), k = static_cast<int64_t>(rows.shape(1));
@@ -33,9 +42,9 @@ Blocks encode(const Rows& rows, int ggml_type, int threads) {
     const float* values = rows.data();
     {
         const nb::gil_scoped_release no_gil;
-        ThreadPool pool;
-        const PoolRun run(pool, threads);
-        pool.for_each(n, [&](int64_t i, int) { encode_row(type, values + i * k, k, data + i * row_bytes); });
+        const std::lock_guard<std::mutex> lock(encoder.running);
+        const PoolRun run(encoder.pool, encoder.threads);
+        encoder.pool.for_each(n, [&](int64_t i, int) { encode_row(type, values + i * k, k, data + i * row_bytes); });
     }
     return Blocks(data, {static_cast<size_t>(n), static_cast<size_t>(row_bytes)}, owner);
 }
@@ -43,7 +52,9 @@ Blocks encode(const Rows& rows, int ggml_type, int threads) {
 }  // namespace
 
 void bind_encode(nb::module_& module) {
-    module.def("encode", encode, "rows"_a.noconvert(), "ggml_type"_a, "threads"_a);
+    nb::class_<Encoder>(module, "Encoder")
+        .def(nb::init<int>(), "threads"_a)
+        .def("encode", encode, "rows"_a.noconvert(), "ggml_type"_a);
 }
 
 }  // namespace qwick

@@ -1,4 +1,4 @@
-// qwick._kernels.encode: f32 rows to blocks of a file format.
+// qwick._kernels.Encoder: f32 rows to blocks of a file format.
 #pragma once
 
 #include <nanobind/nanobind.h>

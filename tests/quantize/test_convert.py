@@ -13,7 +13,6 @@ from qwick.errors import CheckpointError, UsageError
 from qwick.formats import FORMATS
 from qwick.model.source import open_source
 from qwick.ops import native
-from qwick.quantize import convert as convert_module
 from qwick.quantize.convert import convert
 from qwick.quantize.recipes import RECIPES
 from tests.checkpoints import planned_tensors, small_config, text_only, write_checkpoint
@@ -190,7 +189,7 @@ def test_progress_counts_the_sources_bytes(tmp_path, wide):
 
 
 def test_a_source_that_ends_early_leaves_nothing(tmp_path, wide, monkeypatch):
-    encode, calls = native.encode, 0
+    encode, calls = native.Encoder.encode, 0
 
     def failing(*arguments):
         nonlocal calls
@@ -199,7 +198,7 @@ def test_a_source_that_ends_early_leaves_nothing(tmp_path, wide, monkeypatch):
             raise CheckpointError("became shorter while it was read")
         return encode(*arguments)
 
-    monkeypatch.setattr(convert_module.native, "encode", failing)
+    monkeypatch.setattr(native.Encoder, "encode", failing)
     with pytest.raises(CheckpointError, match="shorter"):
         converted(wide, tmp_path / "x.gguf", "Q4_K_M")
     assert list(tmp_path.iterdir()) == []

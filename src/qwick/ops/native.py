@@ -316,15 +316,25 @@ def default_threads() -> tuple[int, str]:
     return _kernels.default_thread_count()
 
 
-def encode(values: Float32, format: Format, threads: int | None = None) -> NDArray[np.uint8]:
-    """f32 [n, k] -> the blocks of a file, uint8 [n, row_bytes]; `k` is a multiple of `format.block_len`.
+class Encoder:
+    """f32 rows -> blocks of a file, on threads that stay from call to call. `threads` None: `default_threads()`."""
 
-    A block with an infinity or a NaN gets a NaN scale. Raises KernelError for a shape or a format that does not fit.
-    """
-    if values.ndim != 2:
-        raise KernelError(f"rows to encode must be a matrix, not of shape {list(values.shape)}")
-    rows = np.ascontiguousarray(values, np.float32)
-    return _kernels.encode(rows, format.ggml_type, default_threads()[0] if threads is None else threads)
+    def __init__(self, threads: int | None = None) -> None:
+        self._native = _kernels.Encoder(default_threads()[0] if threads is None else threads)
+
+    def encode(self, values: Float32, format: Format) -> NDArray[np.uint8]:
+        """f32 [n, k] -> the blocks of a file, uint8 [n, row_bytes]; `k` is a multiple of `format.block_len`.
+
+        An infinity or a NaN gives its block a NaN scale. Raises KernelError for a shape or a format that does not fit.
+        """
+        if values.ndim != 2:
+            raise KernelError(f"rows to encode must be a matrix, not of shape {list(values.shape)}")
+        return self._native.encode(np.ascontiguousarray(values, np.float32), format.ggml_type)
+
+
+def encode(values: Float32, format: Format, threads: int | None = None) -> NDArray[np.uint8]:
+    """What an Encoder of so many threads makes of `values`."""
+    return Encoder(threads).encode(values, format)
 
 
 def decode(blocks: NDArray[Any], format: Format, threads: int | None = None) -> Float32:

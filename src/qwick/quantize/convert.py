@@ -76,7 +76,8 @@ def convert(
             progress(done, total)
 
     formats = recipe.formats(source.config)
-    tensors = [_new_tensor(source, spec, formats.get(spec.name, F32), threads, advance) for spec in source.specs]
+    encoder = native.Encoder(threads)
+    tensors = [_new_tensor(source, spec, formats.get(spec.name, F32), encoder, advance) for spec in source.specs]
     num_parameters = sum(prod(spec.shape) for spec in source.specs)
     num_bytes = write_gguf(path, _metadata(source, recipe, num_parameters), tensors, overwrite=overwrite)
     taken = set(source.files.values())
@@ -100,7 +101,7 @@ def _metadata(source: Source, recipe: Recipe, num_parameters: int) -> dict[str, 
 
 
 def _new_tensor(
-    source: Source, spec: TensorSpec, format: Format, threads: int | None, advance: Callable[[int], None]
+    source: Source, spec: TensorSpec, format: Format, encoder: native.Encoder, advance: Callable[[int], None]
 ) -> NewTensor:
     name = gguf_name(spec.name, source.config.num_layers)
     if not spec.matrix:
@@ -111,13 +112,13 @@ def _new_tensor(
 
     def pieces() -> Iterator[NDArray[Any]]:
         for _, rows in source.windows(spec, advance):
-            yield rows if held == format else native.encode(_values(rows, held, threads), format, threads)
+            yield rows if held == format else encoder.encode(_values(rows, held), format)
 
     return NewTensor(name, spec.shape, format, pieces)
 
 
-def _values(rows: NDArray[Any], held: Format | None, threads: int | None) -> NDArray[np.float32]:
-    return native.decode(rows, held, threads) if held is not None and held.is_blocks else widened(rows)
+def _values(rows: NDArray[Any], held: Format | None) -> NDArray[np.float32]:
+    return native.decode(rows, held, 1) if held is not None and held.is_blocks else widened(rows)
 
 
 def _matrices(source: Source, formats: Mapping[str, Format]) -> Iterator[tuple[TensorSpec, Format]]:
