@@ -13,6 +13,7 @@
 #include "bindings_strings.h"
 #include "bindings_tensor.h"
 #include "errors.h"
+#include "op_notes.h"
 #include "recorder.h"
 
 namespace nb = nanobind;
@@ -242,7 +243,16 @@ void bind_programs(nb::module_& m) {
         .def("commit", &commit, "commits"_a.noconvert())
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
         .def_prop_ro("replay_seconds", &Program::replay_seconds)
-        .def_prop_ro("num_ops", [](const Program& p) { return p.recording().ops.size(); });
+        .def_prop_ro("num_ops", [](const Program& p) { return p.recording().ops.size(); })
+        .def_prop_ro("ops",
+                     [](const Program& p) {
+                         nb::list ops;
+                         for (const OpNote& note : notes_of(p.recording()))
+                             ops.append(nb::make_tuple(note.kind, note.weights, note.bytes));
+                         return ops;
+                     })
+        .def("time_ops", &Program::time_ops, "on"_a)
+        .def_prop_ro("op_seconds", [](const Program& p) { return p.op_seconds(); });
 }
 
 }  // namespace

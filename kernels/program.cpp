@@ -95,9 +95,14 @@ void Program::replay() {
     Step step{
         runtime_->dispatch.kernels, runtime_->pool, runtime_->cache.get(), batch_, scratch_, head_, buffers_.data()};
     const auto begin = std::chrono::steady_clock::now();
-    for (const Op& op : recording_.ops) {
+    auto op_begin = begin;
+    for (size_t i = 0; i < recording_.ops.size(); ++i) {
         scratch_.reset();
-        std::visit([&](const auto& concrete) { qwick::run(concrete, step); }, op);
+        std::visit([&](const auto& concrete) { qwick::run(concrete, step); }, recording_.ops[i]);
+        if (op_seconds_.empty()) continue;
+        const auto op_end = std::chrono::steady_clock::now();
+        op_seconds_[i] = std::chrono::duration<double>(op_end - op_begin).count();
+        op_begin = op_end;
     }
     replay_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }

@@ -47,6 +47,9 @@ class Program {
     const std::shared_ptr<Mapping>& memory() const { return memory_; }
     size_t buffer_bytes() const { return memory_->size(); }
     double replay_seconds() const { return replay_seconds_; }  // of the last run
+    // From the next run on, the clock is read after every op; empty while that is off.
+    void time_ops(bool on) { op_seconds_.assign(on ? recording_.ops.size() : 0, 0.0); }
+    const std::vector<double>& op_seconds() const { return op_seconds_; }  // of the last run, by op
 
   private:
     void place_buffers();
@@ -61,6 +64,7 @@ class Program {
     Scratch scratch_;
     HeadResult head_;
     double replay_seconds_ = 0;
+    std::vector<double> op_seconds_;
 };
 
 }  // namespace qwick

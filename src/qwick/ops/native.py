@@ -139,6 +139,20 @@ class NativeProgram:
         return self._native.replay_seconds
 
     @property
+    def ops(self) -> list[tuple[str, str, int]]:
+        """In the order they run: (kind, names of the matrices it reads, their bytes in memory)."""
+        return self._native.ops
+
+    def time_ops(self, *, on: bool) -> None:
+        """From the next run on, note what each op takes."""
+        self._native.time_ops(on)
+
+    @property
+    def op_seconds(self) -> list[float]:
+        """Wall clock of each op of the last run; empty unless they are timed."""
+        return self._native.op_seconds
+
+    @property
     def buffer_bytes(self) -> int:
         """Memory of the activations."""
         return self._native.buffer_bytes
