@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from qwick.cli.bench import bench
 from qwick.cli.chat import chat
 from qwick.cli.convert import convert
 from qwick.cli.doctor import doctor
@@ -68,7 +69,7 @@ for panel, group in {
         "verify": verify,
         "rm": rm,
     },
-    "This machine": {"doctor": doctor},
+    "This machine": {"bench": bench, "doctor": doctor},
 }.items():
     for name, command in group.items():
         commands.command(name, rich_help_panel=panel, help=_flowing(command))(command)

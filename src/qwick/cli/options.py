@@ -30,7 +30,7 @@ def complete_entry(incomplete: str) -> list[str]:
         return []
 
 
-def _complete_model(incomplete: str) -> list[str]:
+def complete_model(incomplete: str) -> list[str]:
     """Where none begins so, the shell completes paths."""
     return [POCKET] * POCKET.startswith(incomplete) + complete_entry(incomplete)
 
@@ -42,7 +42,7 @@ def _complete_format(incomplete: str) -> list[str]:
 
 
 _NAMES = "`pocket` (embedded), a folder, a .gguf file, or a name from `qwick list`."
-ModelName: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL", help=_NAMES, autocompletion=_complete_model)]
+ModelName: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL", help=_NAMES, autocompletion=complete_model)]
 
 
 def _sampling(text: str, metavar: str) -> Any:

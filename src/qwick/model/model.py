@@ -35,6 +35,10 @@ class Model(Generic[W]):
         """A weight by its canonical name, for checks. Raises KeyError."""
         return self._network.weights[name]
 
+    def program(self, name: str) -> Program:
+        """A compiled program ("forward", "draft", "commit"), to be measured. Raises KeyError."""
+        return self._programs[name]
+
     def open(self, *, num_pages: int, num_slots: int, max_tokens: int, kv_format: str = "f16") -> None:
         """Allocate a cache and compile for batches of up to `max_tokens` rows. Raises CapacityError."""
         self.backend.open_cache(self.config.cache_shape(num_pages=num_pages, num_slots=num_slots, kv_format=kv_format))

@@ -36,7 +36,7 @@ def folder_metadata(folder: Path, config: ModelConfig, recipe: Recipe, num_param
         "general.name": _model_name(folder),
         "general.size_label": size_label(num_parameters),
         **_sampling_keys(read_object(folder / "generation_config.json")),
-        **_network_keys(config),
+        **network_keys(config),
         **file_keys(recipe),
         **vocabulary_keys(folder, config.vocab_size),
     }
@@ -51,7 +51,8 @@ def file_keys(recipe: Recipe) -> dict[str, Value]:
     return {"general.quantization_version": _QUANTIZATION_VERSION, "general.file_type": recipe.file_type}
 
 
-def _network_keys(config: ModelConfig) -> dict[str, Value]:
+def network_keys(config: ModelConfig) -> dict[str, Value]:
+    """What a reader must know of the network itself."""
     attention, delta = config.attention, config.delta
     num_blocks = config.num_layers + config.has_mtp
     is_recurrent = [not is_attention for is_attention in config.layer_is_attention] + [False] * config.has_mtp
