@@ -1,6 +1,7 @@
 """The command `qwick`: its subcommands, and how the process starts and ends."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -115,6 +116,8 @@ def options(
 
 def app() -> None:
     """Run the command line of this process."""
+    # numpy's BLAS, which nothing here needs, would start threads that spin for 0.1 s beside the start of a model.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a model writes more than some terminals can show

@@ -55,8 +55,8 @@ def backend_of_gguf(path: Path, metadata: Metadata) -> "tokenizers.Tokenizer":
     pattern = PATTERNS.get(pre) if isinstance(pre, str) else None
     if pattern is None:
         raise CheckpointError(f"{path}: {_KEY}pre is {pre!r:.80}; qwick knows {', '.join(map(repr, PATTERNS))}")
-    vocab, added = _vocabulary(path, metadata)
     with _no_collection():
+        vocab, added = _vocabulary(path, metadata)
         backend = tokenizers.Tokenizer(models.BPE(vocab, _merges(path, metadata)))
     backend.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated")
