@@ -79,6 +79,24 @@ class Told:
         pass
 
 
+def test_other_work_starts_when_only_matrices_are_left_to_read(tmp_path):
+    order = []
+
+    class Ordered(Told):
+        def add_matrix(self, name, shape, format, windows, source=None):
+            order.append("matrix")
+            return name
+
+        def read_files(self, progress=None):
+            order.append("read")
+
+    path = write_gguf(tmp_path / "model.gguf", small_config(), SEED)
+    with open_source(path) as source:
+        load_network(source, Ordered(), beside=lambda: order.append("beside"))
+    assert order[-2:] == ["beside", "read"]
+    assert order.count("beside") == 1
+
+
 def test_blocks_reach_the_backend_as_the_file_has_them(tmp_path, monkeypatch):
     monkeypatch.setattr("qwick.model.source.WINDOW_BYTES", 5000)
     path = write_gguf(tmp_path / "model.gguf", small_config(), SEED, everything(Type.Q8_0))
