@@ -95,6 +95,14 @@ def test_random_weights_need_no_model(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Path(report["model"]["path"]).name == "qwen3.5-0.8b-Q4_0-1.gguf"
 
 
+def test_a_plot_is_drawn_beside_the_table(model: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code, out, _ = run(model, *QUICK, "--plot", str(tmp_path / "x.png"))
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert (tmp_path / "x.png").read_bytes()[1:4] == b"PNG"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,6 +117,8 @@ def test_random_weights_need_no_model(tmp_path: Path, monkeypatch: pytest.Monkey
         (["--random-weights", "qwen3.5:2b"], "exclude each other"),
         (["--against", "xllamacpp"], "offers no benchmark"),
         (["--against", "/nowhere"], "is no program"),
+        (["--plot", "/nowhere/x.png"], "cannot be written"),
+        (["--plot", "x.svg"], "does not end in .png"),
         (["-r", "0"], "greater than or equal to 1"),
     ],
 )

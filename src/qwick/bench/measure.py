@@ -97,6 +97,11 @@ class Measurement:
         self._product_weight = model.weight("layers.0.mlp.gate_proj")
         self._product = Product(self._backend, self._product_weight, STEP_TOKENS)
 
+    @property
+    def isa(self) -> str:
+        """The instruction set that is measured."""
+        return self._backend.isa
+
     def run(self, repeats: int, report: Callable[[str], None] | None = None) -> list[Figure]:
         """Warm up, then measure every case `repeats` times. `report` is told what comes next."""
         say = report or _say_nothing

@@ -1,7 +1,7 @@
 """Where a step's time goes: the clock of every op of the recorded program, added up by kind."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from qwick.bench.cases import Case, StepCost
 from qwick.bench.sequences import Sequences
@@ -15,7 +15,7 @@ class OpRow:
 
     kind        as the program has it, and the last part of the weights' names: `linear_add down_proj`
     count       ops a step
-    seconds     a step: the mean of all steps
+    seconds     a step: the sum of each op's median over the steps
     num_bytes   a step: weights; states (gated_delta, causal_conv) and KV (attention) of a decode step, else 0
     """
 
@@ -32,29 +32,25 @@ class OpRow:
 
 def profile_ops(program: NativeProgram, sequences: Sequences, case: Case, cost: StepCost) -> list[OpRow]:
     """One pass of a case with the clock read after every op, slowest kind first."""
-    steps = sequences.steps(case)
     program.time_ops(on=True)
     try:
-        totals = _totals(program, sequences, steps)
+        times = [_op_seconds(program, sequences, step) for step in sequences.steps(case)]
     finally:
         program.time_ops(on=False)
     rows: dict[str, tuple[int, float, float]] = {}
-    for (kind, weights, num_bytes), seconds in zip(program.ops, totals, strict=True):
+    for (kind, weights, num_bytes), seconds in zip(program.ops, zip(*times, strict=True), strict=True):
         name = f"{kind} {_tail(weights)}".rstrip()
         count, known_seconds, known_bytes = rows.get(name, (0, 0.0, 0.0))
-        rows[name] = count + 1, known_seconds + seconds / len(steps), known_bytes + num_bytes
+        rows[name] = count + 1, known_seconds + median(seconds), known_bytes + num_bytes
     found = [OpRow(name, *row) for name, row in rows.items()]
     if not case.is_prompt:
         found = [_with_cache(row, case, cost) for row in found]
     return sorted(found, key=lambda row: -row.seconds)
 
 
-def _totals(program: NativeProgram, sequences: Sequences, steps: Sequence[Batch]) -> list[float]:
-    totals = [0.0] * len(program.ops)
-    for step in steps:
-        sequences.run([step])
-        totals = [total + seconds for total, seconds in zip(totals, program.op_seconds, strict=True)]
-    return totals
+def _op_seconds(program: NativeProgram, sequences: Sequences, step: Batch) -> list[float]:
+    sequences.run([step])
+    return program.op_seconds
 
 
 def _tail(weights: str) -> str:

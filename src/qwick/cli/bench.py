@@ -62,7 +62,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Instead of MODEL: qwen3.5:0.8b, 2b, 4b or 9b with random weights, no download.",
+            help="Instead of MODEL: qwen3.5:0.8b, 2b, 4b or 9b, written once into `.random` of the store, no download.",
             autocompletion=_complete_size,
             rich_help_panel=_WHAT,
         ),
@@ -80,6 +80,9 @@ def bench(
     ops: Annotated[
         bool, typer.Option("--ops", help="Show where a step's time goes, op by op.", rich_help_panel=_BESIDE)
     ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw it too.", rich_help_panel=_SHOWN)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.", rich_help_panel=_SHOWN)] = False,
 ) -> None:
     """Measure tokens per second, each beside the limit that this machine sets in the same round.
@@ -97,6 +100,7 @@ def bench(
     from qwick.bench.cases import plan_cases
     from qwick.bench.llama_bench import open_peer
     from qwick.bench.measure import Measurement
+    from qwick.bench.plot import check_plot, save_plot
     from qwick.cache.spec import check_context
     from qwick.model.model import open_model
     from qwick.model.source import open_source
@@ -107,6 +111,8 @@ def bench(
     prompts, answers = numbers("-p", prompt), numbers("-n", answer)
     depths, batches = numbers("--depth", depth), numbers("--batch", batch)
     thread_counts = numbers("--threads", threads) if threads else [default_threads()[0]]
+    if plot:
+        check_plot(plot)
     cases = plan_cases(prompts, answers, depths, batches, thread_counts)
     path = _path(model, random_weights, format)
     peer = None if against is None else open_peer(against, path, kv_format)
@@ -120,10 +126,13 @@ def bench(
         figures = measurement.run(repeats, say)
         profiles = _profiles(opened, measurement, say) if ops else {}
     loads.append(os.getloadavg()[0])
+    if plot:
+        title = f"{path.name}, {measurement.isa}"
+        save_plot(plot, title, figures, peer.name if peer else None)
     if as_json:
-        _show_json(path, opened, measurement, profiles, peer, loads)
+        _show_json(path, measurement, profiles, peer, loads)
         return
-    _show_head(path, opened, measurement, loads)
+    _show_head(path, measurement, loads)
     show_figures(figures)
     for line in notes(figures, peer):
         typer.echo(line, err=True)
@@ -194,19 +203,17 @@ def _profile_name(figure: "Figure") -> str:
 
 def _show_json(
     path: Path,
-    model: "Model[NativeWeight]",
     measurement: "Measurement",
     profiles: "Mapping[str, Sequence[OpRow]]",
     peer: "Peer | None",
     loads: Sequence[float],
 ) -> None:
     from qwick.bench.report import report
-    from qwick.ops.native import NativeBackend, describe_machine
+    from qwick.ops.native import describe_machine
 
-    assert isinstance(model.backend, NativeBackend)
     found = describe_machine()
     machine = {
-        "isa": model.backend.isa,
+        "isa": measurement.isa,
         "default_threads": found.threads,
         "load_before": loads[0],
         "load_after": loads[1],
@@ -222,11 +229,8 @@ def _show_json(
     typer.echo(json.dumps(report(machine, about, measurement.figures, peer.name if peer else None, profiles), indent=2))
 
 
-def _show_head(path: Path, model: "Model[NativeWeight]", measurement: "Measurement", loads: Sequence[float]) -> None:
-    from qwick.ops.native import NativeBackend
-
-    assert isinstance(model.backend, NativeBackend)
+def _show_head(path: Path, measurement: "Measurement", loads: Sequence[float]) -> None:
     cost = measurement.cost
     read = f"a token reads {size_text(cost.weight_bytes)} of weights and {size_text(cost.state_bytes)} of states"
     load = f"load {loads[0]:.1f} before, {loads[1]:.1f} after"
-    typer.echo(one_line(f"{path.name}: {read}; kernels {model.backend.isa}; {load}"), err=True)
+    typer.echo(one_line(f"{path.name}: {read}; kernels {measurement.isa}; {load}"), err=True)
