@@ -11,7 +11,8 @@
 namespace qwick {
 namespace {
 
-constexpr int64_t kPieceBytes = 256 << 10;  // read, and regrouped out of L2
+constexpr int64_t kSmallBytes = int64_t{1} << 30;  // a thread reads this in the time that a tokenizer takes to make
+constexpr int64_t kPieceBytes = 256 << 10;         // read, and regrouped out of L2
 
 // 0, an errno, or -1 when the file ends before.
 int read_all(int fd, uint8_t* target, int64_t bytes, int64_t offset) {
@@ -32,12 +33,14 @@ void FileReader::add(std::shared_ptr<Tensor> tensor, int fd, int64_t offset, Blo
     const int64_t piece_rows = std::max<int64_t>(1, kPieceBytes / row_bytes / kTileRows) * kTileRows;
     matrices_.push_back({std::move(tensor), fd, offset, source, row_bytes, piece_rows, num_pieces_});
     num_pieces_ += (rows - 1) / piece_rows + 1;
+    total_bytes_ += rows * row_bytes;
     buffer_bytes_ = std::max(buffer_bytes_, std::min(piece_rows, rows) * row_bytes);
 }
 
 FileReader::Failure FileReader::run(ThreadPool& pool, int threads) {
     if (matrices_.empty()) return {};
-    const PoolRun pool_run(pool, threads);
+    const bool spare = threads > 1 && total_bytes_ < kSmallBytes * (threads - 1);
+    const PoolRun pool_run(pool, spare ? threads - 1 : threads);
     std::vector<uint8_t> buffers(buffer_bytes_ * pool.threads());
     pool.for_each(num_pieces_, [&](int64_t piece, int thread) {
         if (stopped_ || failed_index_ >= 0) return;
