@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from qwick.bench import random_weights
-from qwick.bench.cases import Case
-from qwick.bench.random_weights import FOLDER, random_model, random_rows
+from qwick.bench.cases import Case, StepCost
+from qwick.bench.random_weights import FOLDER, random_model, random_rows, write_random
 from qwick.bench.sequences import Sequences
 from qwick.errors import UsageError
 from qwick.formats import IQ4_NL, Q8_0
 from qwick.model.model import open_model
 from qwick.ops.contract import Role
+from qwick.quantize.recipes import recipe_named
 from qwick.store import entries
 from tests.bench.random_model import VOCAB_SIZE, small_shape, write_small_random
 
@@ -49,6 +50,18 @@ def test_formats_are_those_of_the_recipe_and_the_vocabulary_has_every_token(tmp_
     assert len(tokens.data) == VOCAB_SIZE
     assert len({bytes(tokens.parts[i]) for i in tokens.data}) == VOCAB_SIZE
     assert len(reader.get_field("tokenizer.ggml.token_type").data) == VOCAB_SIZE
+
+
+def test_a_head_of_its_own_is_there_too(tmp_path):
+    config = small_shape().resolved(tie_word_embeddings=False, has_mtp=False)
+    path = tmp_path / "x.gguf"
+    assert write_random(path, "untied", config, recipe_named("Q4_K_M")) == path.stat().st_size
+    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    assert (types["token_embd.weight"], types["output.weight"]) == ("Q4_K", "Q6_K")
+    model = open_model(path, threads=1)
+    assert model.config == config
+    cost = StepCost.of_model(model)
+    assert cost.weight_bytes < model.backend.weight_bytes - model.weight("embed_tokens").num_bytes + 1
 
 
 def test_the_same_file_each_time(tmp_path):
