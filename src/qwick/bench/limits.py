@@ -67,7 +67,7 @@ def measure_limits(
     machine = describe_machine()
     threads = default_threads()[0] if threads is None else threads
     threads_batch = threads if threads_batch is None else threads_batch
-    read_bytes = read_stream(STREAM_BYTES, threads, SLICE_SECONDS)
+    read_bytes = read_stream(min(STREAM_BYTES, machine.available_bytes // 4), threads, SLICE_SECONDS)
     by_family = {format.family: format for format in formats}
     families = {family: _family_rates(format, threads, threads_batch) for family, format in by_family.items()}
     return MachineLimits(
