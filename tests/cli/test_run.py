@@ -15,6 +15,7 @@ import pytest
 
 from qwick.cli.stats import JSON_STATS
 from qwick.llm import LLM
+from qwick.text.tokenizer import Tokenizer
 from tests.cli.terminal_session import Terminal
 from tests.small_model import LONGEST, write_small_model
 
@@ -275,9 +276,11 @@ def test_loading_shows_on_a_terminal_only(folder: str) -> None:
 
 
 def start_long_answer(folder: str) -> subprocess.Popen[bytes]:
-    command = [*QWICK, "run", folder, "hello", "--seed", "1", "--temperature", "2", "--top-k", "0", "--top-p", "1"]
+    """One that ends only when its context is full: the tokens that end answers are forbidden."""
+    ends = Tokenizer.open(Path(folder)).stop_ids
+    forbidden = [word for token_id in ends for word in ("--logit-bias", f"{token_id}=-inf")]
     process = subprocess.Popen(
-        [*command, "--ctx-size", str(LONGEST)],
+        [*QWICK, "run", folder, "hello", "--seed", "1", *forbidden, "--ctx-size", str(LONGEST)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
