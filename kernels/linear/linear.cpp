@@ -8,10 +8,13 @@
 namespace qwick {
 namespace {
 
-constexpr int64_t kDecodeRows = 16;        // activation rows per pass over a piece of weight
-constexpr int64_t kPanelDepth = 512;       // k per panel, whole blocks: 32 KiB, half of L1 or a small part of L2
-constexpr int64_t kPieceBytes = 32 << 10;  // of weight per item: some microseconds of work
-constexpr int64_t kMaxPieces = 4096;       // per weight; the LM head has 248,320 rows
+constexpr int64_t kDecodeRows = 16;   // activation rows per pass over a piece of weight
+constexpr int64_t kPanelDepth = 512;  // k per panel, whole blocks: 32 KiB, half of L1 or a small part of L2
+// Of weight per item. A piece begins with cold lines, and the lines prefetched behind it may be another thread's: with
+// 32 KiB two threads of a Milan read 21 GB/s of Q8_0, with 128 KiB 25. Matrices that would leave threads without work
+// are cut finer, and prompts, whose pieces take long.
+constexpr int64_t kPieceBytes = 128 << 10, kLeastPieceBytes = 32 << 10, kPiecesPerThread = 4;
+constexpr int64_t kMaxPieces = 4096;  // per weight; the LM head has 248,320 rows
 
 // The activations in every form that some span and weight need.
 struct Activations {
@@ -30,11 +33,12 @@ bool needs_quants(const Weight& w) {
     return is_blocks(w.family);
 }
 
-// Depends on the weight alone, so that pieces (and with them every bit) are the same for any batch and thread count.
-int64_t piece_rows(const Weight& w) {
-    const int64_t rows =
-        std::max(kPieceBytes * kPanelCols / memory_bytes(w.family, kPanelCols, w.cols), w.rows / kMaxPieces);
-    return std::max<int64_t>(1, rows / kPanelCols) * kPanelCols;
+// No sum depends on where pieces begin.
+int64_t piece_rows(const Weight& w, int threads, bool prompt) {
+    const int64_t tile_bytes = memory_bytes(w.family, kPanelCols, w.cols), tiles = w.rows / kPanelCols + 1;
+    const int64_t share = tiles * tile_bytes / (threads * kPiecesPerThread);
+    const int64_t bytes = prompt ? kLeastPieceBytes : std::min(std::max(share, kLeastPieceBytes), kPieceBytes);
+    return std::max(bytes / tile_bytes, tiles / kMaxPieces + 1) * kPanelCols;
 }
 
 struct Multiplier {
@@ -149,17 +153,18 @@ Activations prepare(Step& step, const float* x, int64_t k, const std::vector<Row
 void multiply(Step& step, const float* x, int64_t k, const std::vector<RowSpan>& spans, const Product* products,
               int64_t num_products) {
     if (spans.empty()) return;
+    int64_t prompt = 0;
+    for (const RowSpan& span : spans) prompt += span.role == Role::prompt ? span.end - span.begin : 0;
+    const auto rows_of = [&](const Weight& w) { return piece_rows(w, step.pool.threads(), prompt > 0); };
     bool round = false, quantize = false;
     int64_t num_pieces = 0, widest = kPanelCols;
     for (int64_t i = 0; i < num_products; ++i) {
         const Product& p = products[i];
         round |= needs_rounding(p.weight) || (p.up && needs_rounding(*p.up));
         quantize |= needs_quants(p.weight) || (p.up && needs_quants(*p.up));
-        num_pieces += (p.weight.rows + piece_rows(p.weight) - 1) / piece_rows(p.weight);
-        widest = std::max(widest, piece_rows(p.weight));
+        num_pieces += (p.weight.rows + rows_of(p.weight) - 1) / rows_of(p.weight);
+        widest = std::max(widest, rows_of(p.weight));
     }
-    int64_t prompt = 0;
-    for (const RowSpan& span : spans) prompt += span.role == Role::prompt ? span.end - span.begin : 0;
     const Activations in = prepare(step, x, k, spans, round, quantize);
     const int64_t tile_len = std::max(kDecodeRows * widest, prompt * kPanelCols);
     const int64_t scratch_len = 2 * tile_len + kPanelDepth * kPanelCols;
@@ -167,7 +172,7 @@ void multiply(Step& step, const float* x, int64_t k, const std::vector<RowSpan>&
         step, spans, in, prompt, tile_len, scratch_len, step.scratch.get<float>(scratch_len * step.pool.threads())};
     step.pool.for_each(num_pieces, [&](int64_t item, int thread) {
         for (const Product* p = products;; ++p) {
-            const int64_t rows = piece_rows(p->weight), pieces = (p->weight.rows + rows - 1) / rows;
+            const int64_t rows = rows_of(p->weight), pieces = (p->weight.rows + rows - 1) / rows;
             if (item < pieces) {
                 multiplier.piece(*p, item * rows, std::min((item + 1) * rows, p->weight.rows), thread);
                 return;
