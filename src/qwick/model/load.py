@@ -38,9 +38,8 @@ def load_network(
 
 def memory_format(spec: TensorSpec, file_dtype: str, format: Format | None) -> Format:
     """The format a tensor takes in memory: the one asked for where it fits, else the file's, losslessly."""
-    if (
-        not spec.matrix or format == F32
-    ):  # F32 is not coarse: it spares prompt rows the rounding to bf16, the gates' too
+    # F32 is not coarse: it spares prompt rows the rounding to bf16, the gates' too.
+    if not spec.matrix or format == F32:
         return F32
     if format is None or not spec.coarse or spec.shape[-1] % format.block_len:
         return FILE_DTYPES.get(file_dtype, BF16)  # BF16: for types that are decoded
