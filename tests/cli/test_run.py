@@ -277,6 +277,7 @@ def test_loading_shows_on_a_terminal_only(folder: str) -> None:
 
 def start_long_answer(folder: str) -> subprocess.Popen[bytes]:
     """One that ends only when its context is full: the tokens that end answers are forbidden."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, and by children too, in background jobs
     ends = Tokenizer.open(Path(folder)).stop_ids
     forbidden = [word for token_id in ends for word in ("--logit-bias", f"{token_id}=-inf")]
     process = subprocess.Popen(
