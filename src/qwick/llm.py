@@ -16,8 +16,8 @@ from qwick.engine.engine import Engine
 from qwick.engine.request import Request
 from qwick.errors import QwickError, UsageError
 from qwick.formats import format_named
-from qwick.model.model import LoadProgress, open_model
-from qwick.model.source import open_source
+from qwick.model.model import open_model
+from qwick.model.source import LoadProgress, open_source
 from qwick.ops.native import NativeBackend
 from qwick.sampling.defaults import with_defaults
 from qwick.sampling.params import SamplingParams

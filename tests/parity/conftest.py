@@ -13,6 +13,7 @@ from torch import Tensor
 from qwick.ops.torch import TorchBackend
 from tests.checkpoints import Config, write_checkpoint
 from tests.parity.compare import Error, relative_error
+from tests.parity.llama_cpp import Library, installed_library
 from tests.parity.network import CONFIGS, SEED, Piece, Rows, Runner, random_ids
 from tests.parity.reference import load_reference, load_tensors, run_f32, run_f32_cached
 
@@ -65,3 +66,11 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
         return Case(name, config, folder, tensors, ids, oracle, library_error)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def library() -> Library:
+    path = installed_library()
+    if path is None:
+        pytest.skip("no library of llama.cpp: install xllamacpp, or set QWICK_LLAMA_LIBRARY to a libllama.so")
+    return Library(path)

@@ -19,20 +19,12 @@ from tests.parity.compare import relative_error
 from tests.parity.gguf_oracle import open_oracle
 from tests.parity.golden import GOLDEN, write_golden_folder
 from tests.parity.greedy import Ours, Peers, walk
-from tests.parity.llama_cpp import Library, installed_library
+from tests.parity.llama_cpp import Library
 from tests.parity.network import Piece, Runner
 
 Convert = Callable[[str], Path]
 IDS = np.random.default_rng(4).integers(0, 256, 40)
 QUESTIONS = ("What is 17 + 25?", "Reverse the word lantern.", "Who are you?", "Write hello in capital letters.")
-
-
-@pytest.fixture(scope="session")
-def library() -> Library:
-    path = installed_library()
-    if path is None:
-        pytest.skip("no library of llama.cpp: install xllamacpp, or set QWICK_LLAMA_LIBRARY to a libllama.so")
-    return Library(path)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.parity.gguf_files import requantize
 from tests.parity.gguf_oracle import open_oracle
 from tests.parity.golden import GOLDEN
 from tests.parity.greedy import Ours, Peers, walk
-from tests.parity.llama_cpp import Library, installed_library
+from tests.parity.llama_cpp import Library
 from tests.parity.network import Piece, Runner
 
 IDS = np.random.default_rng(3).integers(0, 256, 48)
@@ -31,14 +31,6 @@ FACTORS = {
     Role.PROMPT: {32: 0.6, 256: 0.4},
 }
 PLAIN_PROMPT = {"BF16": 1.15, "F16": 12}
-
-
-@pytest.fixture(scope="session")
-def library() -> Library:
-    path = installed_library()
-    if path is None:
-        pytest.skip("no library of llama.cpp: install xllamacpp, or set QWICK_LLAMA_LIBRARY to a libllama.so")
-    return Library(path)
 
 
 @pytest.fixture(scope="module")

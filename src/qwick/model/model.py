@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeAlias
+from typing import Generic
 
 from qwick.errors import ConfigError
 from qwick.formats import Format
@@ -10,12 +10,9 @@ from qwick.model.config import ModelConfig
 from qwick.model.load import load_network, memory_bytes
 from qwick.model.qwen3_5 import Qwen3_5
 from qwick.model.rope import RopeTable
-from qwick.model.source import Source, open_source
+from qwick.model.source import LoadProgress, Source, open_source
 from qwick.ops.contract import Backend, Batch, CommitBatch, Program, Result, W
 from qwick.ops.native import NativeBackend, NativeWeight
-
-LoadProgress: TypeAlias = Callable[[int, int], None]
-"""(bytes read so far, bytes in all)"""
 
 
 class Model(Generic[W]):
@@ -90,14 +87,6 @@ def open_model(
                 progress=progress,
                 beside=beside,
             )
-    total, done = source.num_bytes, 0
-
-    def advance(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        if progress:
-            progress(done, total)
-
     backend = NativeBackend(
         threads=threads,
         threads_batch=threads_batch,
@@ -105,4 +94,4 @@ def open_model(
         reserve_bytes=memory_bytes(source, format),
         lock_memory=lock_memory,
     )
-    return Model(load_network(source, backend, format, advance, beside), backend)
+    return Model(load_network(source, backend, format, source.counting(progress), beside), backend)

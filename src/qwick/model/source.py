@@ -3,12 +3,12 @@
 What is below knows no model, what is above knows no files: a folder and a GGUF file look the same from here on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from qwick.weights.gguf_types import DECODED
 SAFETENSORS_DTYPES = ("F32", "BF16", "F16")
 GGUF_DTYPES = (*FILE_DTYPES, *sorted(DECODED))
 WINDOW_BYTES = 8 << 20  # of rows held at once, besides the weights themselves
+
+LoadProgress: TypeAlias = Callable[[int, int], None]
+"""(bytes read so far, bytes in all)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,18 @@ class Source:
     def num_bytes(self) -> int:
         """Of the network's tensors in the files: what `Progress` adds up to."""
         return sum(self.info(spec).num_bytes for spec in self.specs)
+
+    def counting(self, progress: LoadProgress | None) -> Progress:
+        """What adds up the bytes read since the last call, and tells `progress` how far that is."""
+        total, done = self.num_bytes, 0
+
+        def advance(num_bytes: int) -> None:
+            nonlocal done
+            done += num_bytes
+            if progress:
+                progress(done, total)
+
+        return advance
 
     def info(self, spec: TensorSpec) -> TensorInfo:
         """What the files say about a tensor."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 from qwick.formats import F32, FILE_DTYPES, Format, widened
 from qwick.model.names import TensorSpec
 from qwick.model.names_gguf import gguf_name
-from qwick.model.source import Source
+from qwick.model.source import LoadProgress, Source
 from qwick.ops import native
 from qwick.quantize.metadata import file_keys, folder_metadata
 from qwick.quantize.recipes import Recipe
 from qwick.weights.gguf import DECODED
 from qwick.weights.gguf_writer import NewTensor, Value, write_gguf
-
-ConvertProgress: TypeAlias = Callable[[int, int], None]
-"""(bytes read so far, bytes in all)"""
 
 # Keys that say how the source's file was cut, aligned and quantised.
 _OF_THE_FILE = ("split.", "quantize.", "general.alignment")
@@ -59,7 +56,7 @@ def convert(
     *,
     overwrite: bool = False,
     threads: int | None = None,
-    progress: ConvertProgress | None = None,
+    progress: LoadProgress | None = None,
 ) -> Converted:
     """Write `source` as the GGUF file `path`, each matrix in the format that `recipe` chooses.
 
@@ -67,14 +64,7 @@ def convert(
     left out. Raises CheckpointError (the source), UsageError and CapacityError (the target).
     """
     begin = time.monotonic()
-    total, done = source.num_bytes, 0
-
-    def advance(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        if progress:
-            progress(done, total)
-
+    advance = source.counting(progress)
     formats = recipe.formats(source.config)
     encoder = native.Encoder(threads)
     tensors = [_new_tensor(source, spec, formats.get(spec.name, F32), encoder, advance) for spec in source.specs]
@@ -84,7 +74,7 @@ def convert(
     return Converted(
         path=path,
         num_bytes=num_bytes,
-        source_bytes=total,
+        source_bytes=source.num_bytes,
         num_parameters=num_parameters,
         tensors=Counter(tensor.format.name for tensor in tensors),
         left_out=tuple(name for name in source.checkpoint.tensors if name not in taken),

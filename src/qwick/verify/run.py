@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qwick.errors import QwickError
-from qwick.model.model import LoadProgress, open_model
-from qwick.model.source import Source, open_source
+from qwick.model.model import open_model
+from qwick.model.source import LoadProgress, Source, open_source
 from qwick.ops.native import default_threads
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.tokenizer import Tokenizer
