@@ -3,7 +3,6 @@
 import io
 import os
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -84,17 +83,22 @@ def test_what_is_no_text_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         read_system(f"@{tmp_path / 'f'}")
 
 
-def test_a_pipe_that_nobody_closes_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_that_nobody_closes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe's other end closes only once the user was told: a reader that stays silent would wait here for ever."""
     monkeypatch.setattr(prompt, "PATIENCE", 0.05)
     reading, writing = os.pipe()
-    monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
-    reader = threading.Thread(target=read_prompt, args=(["hi"], [], "m"))
-    reader.start()
-    told = ""
-    while "< /dev/null" not in told:
-        told += capsys.readouterr().err
-    os.close(writing)
-    reader.join()
+    told: list[str] = []
+
+    def tell(message: str) -> None:
+        told.append(message)
+        os.close(writing)
+
+    monkeypatch.setattr(prompt, "warn", tell)
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert read_prompt(["hi"], [], "m") == "hi"
+    (message,) = told
+    assert "< /dev/null" in message
 
 
 def test_a_byte_order_mark_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
