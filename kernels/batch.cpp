@@ -32,7 +32,7 @@ void Batch::assign(const BatchArrays& arrays, const Needs& needs, const CacheSha
     require(!needs.commits, "this program takes commits");
     in = arrays;
     num_tokens = 0;
-    for (auto* spans_ : {&spans, &wanted_spans}) spans_->clear();
+    spans.clear();
     runs.clear();
     run_of_row.clear();
     snapshots_.assign(reinterpret_cast<const Snapshot*>(in.snapshots),
@@ -121,7 +121,6 @@ void Batch::add_wanted(const Needs& needs) {
         const int32_t row = in.wanted_rows[i];
         require(row >= 0 && row < num_tokens, "a wanted row does not exist");
         require(i == 0 || row > in.wanted_rows[i - 1], "wanted rows must ascend");
-        extend(wanted_spans, i, i + 1, runs[run_of_row[row]].role);
     }
 }
 
@@ -152,7 +151,7 @@ void Batch::assign_commits(const int32_t* commits, int64_t count, const Needs& n
     require(needs.commits, "this program takes a batch of tokens");
     in = {};
     num_tokens = 0;
-    for (auto* spans_ : {&spans, &wanted_spans}) spans_->clear();
+    spans.clear();
     runs.clear();
     run_of_row.clear();
     for (int64_t i = 0; i < count; ++i) {

@@ -70,7 +70,7 @@ struct Batch {
     BatchArrays in{};
     int64_t num_tokens = 0;
     std::vector<Run> runs;
-    std::vector<RowSpan> spans, wanted_spans;  // wanted_spans count wanted rows
+    std::vector<RowSpan> spans;
     std::vector<int32_t> run_of_row;
 
     // Both throw KernelError for anything malformed, CapacityError for more rows than the program was compiled for. The

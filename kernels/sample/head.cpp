@@ -9,7 +9,8 @@
 namespace qwick {
 namespace {
 
-constexpr int64_t kChunk = 2048;  // logits per partial maximum and sum; part of the log-sum-exp's definition
+constexpr int64_t kChunk = 2048;       // logits per partial maximum and sum; part of the log-sum-exp's definition
+constexpr int64_t kRowsTogether = 64;  // of logits in memory when only some of each row are asked for: 64 MB of 0.8B
 
 struct Candidate {
     float logit;
@@ -65,30 +66,33 @@ void edit(const BatchArrays& in, int64_t row, float* logits, F&& f) {
     }
 }
 
-void top(Step& step, float* logits, int64_t wanted, int64_t n) {
-    const int64_t k = step.batch.in.top_k, chunks = (n + kChunk - 1) / kChunk;
-    float* maxima = step.scratch.get<float>(wanted * chunks);
-    float* sums = step.scratch.get<float>(wanted * chunks);
-    step.pool.for_each(wanted * chunks, [&](int64_t item, int) {
-        const int64_t begin = item % chunks * kChunk, count = std::min(kChunk, n - begin);
+// The k largest logits and the log-sum-exp of wanted rows first .. first + count - 1, whose `logits` are [count, n].
+void top(Step& step, float* logits, int64_t first, int64_t count, int64_t n) {
+    const int64_t k = step.batch.in.top_k, wanted = step.batch.in.num_wanted, chunks = (n + kChunk - 1) / kChunk;
+    float* maxima = step.scratch.get<float>(count * chunks);
+    float* sums = step.scratch.get<float>(count * chunks);
+    step.pool.for_each(count * chunks, [&](int64_t item, int) {
+        const int64_t begin = item % chunks * kChunk, len = std::min(kChunk, n - begin);
         const float* x = logits + item / chunks * n + begin;
-        maxima[item] = step.kernels.max_value(x, count);
-        sums[item] = step.kernels.sum_exp(x, count, maxima[item]);
+        maxima[item] = step.kernels.max_value(x, len);
+        sums[item] = step.kernels.sum_exp(x, len, maxima[item]);
     });
     auto* ids = reinterpret_cast<int32_t*>(step.head.top.get(wanted * (2 * k + 1)));
     float* values = reinterpret_cast<float*>(ids) + wanted * k;
-    auto* kept = step.scratch.get<Candidate>(wanted * k);
-    step.pool.for_each(wanted, [&](int64_t row, int) {
-        float *x = logits + row * n, *bounds = maxima + row * chunks;
-        values[wanted * k + row] = log_sum_exp(step.kernels, bounds, sums + row * chunks, chunks);
+    auto* kept = step.scratch.get<Candidate>(count * k);
+    step.pool.for_each(count, [&](int64_t i, int) {
+        const int64_t row = first + i;
+        float *x = logits + i * n, *bounds = maxima + i * chunks;
+        Candidate* best = kept + i * k;
+        values[wanted * k + row] = log_sum_exp(step.kernels, bounds, sums + i * chunks, chunks);
         // A lowered logit leaves its chunk's maximum a bound.
         edit(step.batch.in, row, x, [&](int32_t id, float logit) {
             if (logit > bounds[id / kChunk]) bounds[id / kChunk] = logit;
         });
-        select(x, n, bounds, k, kept + row * k);
-        for (int64_t i = row * k; i < (row + 1) * k; ++i) {
-            ids[i] = kept[i].id;
-            values[i] = kept[i].logit;
+        select(x, n, bounds, k, best);
+        for (int64_t j = 0; j < k; ++j) {
+            ids[row * k + j] = best[j].id;
+            values[row * k + j] = best[j].logit;
         }
     });
 }
@@ -99,17 +103,22 @@ void run(const HeadOp& op, Step& step) {
     const auto& in = step.batch.in;
     const int64_t width = op.table.cols, n = op.table.rows;
     const float* x = step.value(op.x);
-    float* rows = step.scratch.get<float>(in.num_wanted * width);
-    for (int64_t i = 0; i < in.num_wanted; ++i) {
-        std::memcpy(rows + i * width, x + in.wanted_rows[i] * width, width * sizeof(float));
-    }
-    float* logits = step.head.logits.get(in.num_wanted * n);
-    const Product product{op.table, nullptr, nullptr, logits};
-    multiply(step, rows, width, step.batch.wanted_spans, &product, 1);
-    if (in.top_k > 0) {
-        top(step, logits, in.num_wanted, n);
-    } else {
-        step.pool.for_each(in.num_wanted, [&](int64_t row, int) { edit(in, row, logits + row * n, [](auto...) {}); });
+    float* all = in.top_k > 0 ? nullptr : step.head.logits.get(in.num_wanted * n);
+    for (int64_t first = 0; first < in.num_wanted; first += kRowsTogether) {
+        step.scratch.reset();
+        const int64_t count = std::min(in.num_wanted - first, kRowsTogether);
+        float* rows = step.scratch.get<float>(count * width);
+        for (int64_t i = 0; i < count; ++i) {
+            std::memcpy(rows + i * width, x + in.wanted_rows[first + i] * width, width * sizeof(float));
+        }
+        float* logits = all ? all + first * n : step.scratch.get<float>(count * n);
+        const Product product{op.table, nullptr, nullptr, logits};
+        multiply(step, rows, width, {{0, count, Role::decode}}, &product, 1);
+        if (all) {
+            step.pool.for_each(count, [&](int64_t i, int) { edit(in, first + i, logits + i * n, [](auto...) {}); });
+        } else {
+            top(step, logits, first, count, n);
+        }
     }
 }
 

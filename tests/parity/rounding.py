@@ -45,13 +45,15 @@ class RoundingOps(TorchOps):
         return F.silu(F.linear(*self._rounded(x, gate))) * F.linear(*self._rounded(x, up))
 
     def head(self, x, table, step):
-        return F.linear(*self._rounded(x[torch.from_numpy(step.tokens.wanted_rows.astype(np.int64))], table))
+        wanted = x[torch.from_numpy(step.tokens.wanted_rows.astype(np.int64))]
+        return F.linear(*self._rounded(wanted, table, Role.DECODE))
 
-    def _rounded(self, x, weight):
+    def _rounded(self, x, weight, role=None):
+        role = self.role if role is None else role
         half = weight.family in (Family.BF16, Family.F16)
-        if weight.family is Family.F32 or (half and self.role is Role.DECODE):
+        if weight.family is Family.F32 or (half and role is Role.DECODE):
             return x, weight
-        if self.role is Role.PROMPT:
+        if role is Role.PROMPT:
             return to_bf16(x), to_bf16(weight)
         return to_int8(x), weight
 

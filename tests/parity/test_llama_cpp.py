@@ -25,10 +25,12 @@ DECODED = "IQ3_S"  # of the MTP block's output projection: no kernel reads it
 pytestmark = pytest.mark.filterwarnings("ignore::qwick.errors.FormatWarning")
 
 # Relative RMS error of logits at sigma 3, against f64 arithmetic on gguf-py's dequantised weights; mean KL in nats.
-# Decode rows round activations to int8 in runs of 32 (llama.cpp: 32 or 256, so 0.045), prompt rows to bf16.
+# Decode rows round activations to int8 in runs of 32 (llama.cpp: 32 or 256, so 0.045), prompt rows to bf16 but
+# for the head.
 LIMITS = {Role.DECODE: (0.035, 6e-3), Role.PROMPT: (0.013, 8e-4)}
 PEER_LIMIT = 0.06
 FACTOR = {Role.DECODE: 0.8, Role.PROMPT: 0.4}  # of llama.cpp's error, at most; all types together
+DRAFT_FACTOR = {Role.DECODE: 0.8, Role.PROMPT: 0.5}  # after one layer the head's int8 activations weigh more
 
 
 @pytest.fixture(scope="module")
@@ -115,4 +117,4 @@ def test_drafts_are_nearer_than_llama_cpps(recorded, exact_drafts, isa: str, rol
     error, peers = (relative_error(x, exact_drafts).total for x in (actual, recorded["drafts"]))
     print(f"{isa} {role.name}: error {error:.2e}, llama.cpp {peers:.2e}")
     assert error < LIMITS[role][0]
-    assert error < FACTOR[role] * peers
+    assert error < DRAFT_FACTOR[role] * peers

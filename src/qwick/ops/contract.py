@@ -17,6 +17,9 @@ bf16, f16    f32 activation x weight, f32 sums                      activation a
 of blocks    activation to int8 per 32 (d = amax/127), integer      activation and weight rounded to bf16,
              dots of sub-blocks, f32 over blocks in a fixed order   f32 sums
 ===========  =====================================================  ==============================================
+
+The head is for wanted rows only and always has the numerics of decode rows, whatever their role: prompt numerics would
+decode the whole vocabulary's weights for the one row that a prompt wants.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +50,7 @@ ATTENTION_BLOCK_LEN = 64  # keys per online-softmax step inside a split
 
 
 class Role(IntEnum):
-    """Which numerics a run's rows have. A token's role never changes with how it is scheduled."""
+    """Which numerics a run's rows have but in the head. A token's role never changes with how it is scheduled."""
 
     DECODE = 0  # also the rows of a draft verification
     PROMPT = 1
@@ -277,7 +280,10 @@ class Ops(Protocol[V, W_contra, S_contra]):
         ...
 
     def head(self, x: V, table: W_contra, step: S_contra) -> V:
-        """x[wanted_rows] @ table^T, all logits or the top-k with log-sum-exp, as batch.top_k says."""
+        """x[wanted_rows] @ table^T, all logits or the top-k with log-sum-exp, as batch.top_k says.
+
+        Decode numerics for every row.
+        """
         ...
 
     def replay(
