@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from qwick.bench.cases import Case, plan_cases
-from qwick.bench.llama_bench import LlamaBench, open_peer, parse_output
+from qwick.bench.llama_bench import LlamaBench, parse_batched, parse_output
+from qwick.bench.peers import open_peers
 from qwick.errors import UsageError
 from qwick.ops.contract import Role
 
@@ -26,8 +27,23 @@ CASES = plan_cases([16, 32], [8], [32], [1], [1])
 RATES = [7667.140579, 10464.716714, 4492.574447]
 
 
-def program(folder: Path, text: str) -> Path:
-    path = folder / "llama-bench"
+# llama-batched-bench of the same build, -npp 1,16 -ntg 1,8 -npl 2,8 -t 2: what is not read left out.
+BATCHED = """
+{"n_threads": 2, "pp": 16, "tg": 1, "pl": 2, "t_pp": 0.658050, "speed_pp": 30.5, "speed_tg": 5.5}
+{"n_threads": 2, "pp": 16, "tg": 1, "pl": 8, "t_pp": 4.112691, "speed_pp": 31.12, "speed_tg": 5.0}
+{"n_threads": 2, "pp": 1, "tg": 8, "pl": 2, "t_pp": 0.000000, "speed_pp": 1.0, "speed_tg": 6.89}
+{"n_threads": 2, "pp": 1, "tg": 8, "pl": 8, "t_pp": 0.000000, "speed_pp": 1.0, "speed_tg": 7.79}
+
+llama_perf_context_print: load time = 1.0 ms
+"""
+BATCHED_ARGUMENTS = (
+    "-npp 1 -ntg 8 -npl 2,8 -c 2120 -b 2048 -ub 512 -t 2 -tb 2 -ctk f16 -ctv f16 --output-format jsonl",
+    "-npp 16 -ntg 1 -npl 2,8 -c 2184 -b 2048 -ub 512 -t 2 -tb 2 -ctk f16 -ctv f16 --output-format jsonl",
+)
+
+
+def program(folder: Path, text: str, name: str = "llama-bench") -> Path:
+    path = folder / name
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return path
@@ -69,15 +85,52 @@ def test_it_is_asked_for_the_same_and_runs_once_for_all(tmp_path):
     log, answer = tmp_path / "log", tmp_path / "answer"
     answer.write_text(RECORDED)
     peer = LlamaBench(program(tmp_path, f'echo "$@" >> {log}; cat {answer}'), tmp_path / "x.gguf", "f32")
-    together = Case(Role.DECODE, 8, 32, batch=8)
-    rates = peer.measure([*CASES, together])
+    rates = peer.measure(CASES)
     assert [rates[case] for case in CASES] == RATES
-    assert together not in rates
-    assert peer.measure([together]) == {}
     (line,) = log.read_text().splitlines()
     wanted = "-p 16,32 -n 8 -d 32 -t 1 -r 1 -ctk f32 -ctv f32 -o json"
     assert line == f"-m {tmp_path / 'x.gguf'} {wanted}"
     assert peer.name == "llama-bench 0c1e570"
+
+
+def test_several_sequences_are_measured_by_the_program_beside_it(tmp_path):
+    log, answer = tmp_path / "log", tmp_path / "answer"
+    answer.write_text(BATCHED)
+    alone = program(tmp_path, "exit 1")
+    program(tmp_path, f'echo "$@" >> {log}; cat {answer}', "llama-batched-bench")
+    peer = LlamaBench(alone, tmp_path / "x.gguf", batched=True)
+    cases = plan_cases([16], [8], [0], [2, 8], [2])
+    rates = peer.measure(cases)
+    assert [rates[case] for case in cases] == [30.5, 6.89, 31.12, 7.79]
+    answers, prompts = (f"-m {tmp_path / 'x.gguf'} {line}" for line in BATCHED_ARGUMENTS)
+    assert log.read_text().splitlines() == [answers, prompts]
+
+
+def test_a_prompt_of_several_sequences_at_a_depth_is_left_out(tmp_path):
+    """llama-batched-bench reads prompts into empty contexts only."""
+    answer = tmp_path / "answer"
+    answer.write_text(BATCHED.replace('"pp": 1,', '"pp": 300,'))
+    program(tmp_path, f"cat {answer}", "llama-batched-bench")
+    peer = LlamaBench(program(tmp_path, "exit 1"), tmp_path / "x.gguf", batched=True)
+    prompt, decode = plan_cases([16], [8], [300], [8], [2])
+    assert peer.measure([prompt, decode]) == {decode: 7.79}
+    assert peer.measure([prompt]) == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"pl": 8, "pp": 1, "tg": 8, "n_threads": 2, "speed_tg": -nan}',
+        '{"pl": 8, "pp": 1, "tg": 8, "n_threads": 2, "speed_tg": Infinity}',
+        '{"pl": 8, "pp": 1, "tg": 8, "n_threads": 1, "speed_tg": 7.0}',
+        '{"pl": 4, "pp": 1, "tg": 8, "n_threads": 2, "speed_tg": 7.0}',
+        "",
+    ],
+)
+def test_no_rate_of_several_sequences_is_an_error(line):
+    (case,) = plan_cases([0], [8], [0], [8], [2])
+    with pytest.raises(UsageError, match="llama-bench printed no"):
+        parse_batched(f"some words\n{line}\n", [case])
 
 
 def test_what_it_complains_of_is_told(tmp_path):
@@ -97,12 +150,24 @@ def test_a_program_that_is_none_is_a_usage_error(tmp_path):
 def test_opening_refuses_what_cannot_work(tmp_path):
     model = tmp_path / "x.gguf"
     with pytest.raises(UsageError, match=r"is no program.*build\.sh"):
-        open_peer(str(tmp_path / "nothing"), model)
-    with pytest.raises(UsageError, match=r"offers no benchmark.*build\.sh"):
-        open_peer("xllamacpp", model)
+        open_peers([str(tmp_path / "nothing")], model)
+    path = str(program(tmp_path, "true"))
     with pytest.raises(UsageError, match="qwick convert"):
-        open_peer(str(program(tmp_path, "true")), tmp_path)
-    assert open_peer(str(tmp_path), model).arguments(CASES)[:2] == ["-m", str(model)]  # the folder it lies in
+        open_peers([path], tmp_path)
+    with pytest.raises(UsageError, match="twice"):
+        open_peers([path, path], model)
+    with pytest.raises(UsageError, match=r"no llama-batched-bench.*build\.sh"):
+        open_peers([path], model, batched=True)
+
+
+def test_a_folder_means_the_program_in_it_and_each_peer_keeps_its_name(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        program(folder, "true")
+    peers = open_peers([str(folder) for folder in folders], tmp_path / "x.gguf")
+    assert list(peers) == [str(folder) for folder in folders]
+    assert all(isinstance(peer, LlamaBench) for peer in peers.values())
 
 
 def test_the_recorded_answer_is_whole():

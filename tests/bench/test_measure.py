@@ -33,7 +33,7 @@ def measured(model):
     cases = plan_cases([6], [2], [0, 64], [1, 2], [1])
     peer = FakePeer()
     told = []
-    measurement = Measurement(model, cases, peer=peer)
+    measurement = Measurement(model, cases, peers={"x": peer})
     return measurement, measurement.run(ROUNDS, told.append), peer, told
 
 
@@ -48,22 +48,25 @@ def test_every_case_has_a_rate_and_a_limit_of_every_round(measured):
 
 def test_a_peer_takes_turns_with_us_and_may_leave_cases_out(measured):
     _, figures, peer, told = measured
-    assert [len(f.peer_rates) for f in figures] == [ROUNDS if f.case.batch == 1 else 0 for f in figures]
+    assert [len(f.peer_rates.get("x", ())) for f in figures] == [ROUNDS if f.case.batch == 1 else 0 for f in figures]
     assert len(peer.calls) == 2 * ROUNDS  # one a round and depth
     assert all(len({case.depth for case in call}) == 1 for call in peer.calls)
     turns = [line for line in told if line.startswith("round 1")]
-    assert [line.endswith("fake") for line in turns] == [False] * 4 + [True] + [False] * 4 + [True]
+    assert ["fake" in line for line in turns] == [False] * 4 + [True] + [False] * 4 + [True]
+    assert ["reads the whole context" in line for line in turns] == [False] * 9 + [True]
 
 
 def test_figures_are_medians_of_pairs():
     (case,) = plan_cases([0], [1], [0], [1], [1])
-    figure = Figure(case, rates=[1.0, 2.0, 30.0], limits=[2.0, 8.0, 40.0], peer_rates=[1.0, 4.0, 5.0])
+    peers = {"slow": [1.0, 1.0, 1.0], "fast": [1.0, 4.0, 5.0], "wild": [9.0, 2.0, 2.0]}
+    figure = Figure(case, rates=[1.0, 2.0, 30.0], limits=[2.0, 8.0, 40.0], peer_rates=peers)
     assert figure.rate == 2.0
     assert figure.limit == 8.0
     assert figure.share == 0.5
-    assert figure.ratio == 0.5
-    assert figure.ratios == [1.0, 0.5, 6.0]
-    assert Figure(case, rates=[1.0]).ratio is None
+    assert figure.best_peer == "fast"
+    assert [figure.ratio(peer) for peer in peers] == [2.0, 0.5, 1.0]
+    assert figure.ratios("fast") == [1.0, 0.5, 6.0]
+    assert Figure(case, rates=[1.0]).best_peer is None
 
 
 def test_the_limit_is_the_stream_over_the_bytes_of_a_token(measured):
@@ -95,10 +98,10 @@ def test_a_profile_has_every_op_and_adds_up(model, measured):
 def test_the_report_has_everything(model, measured):
     measurement, figures, peer, _ = measured
     rows = profile_ops(model.program("forward"), measurement.sequences, figures[0].case, measurement.cost)
-    found = report({"isa": "x"}, {"path": "y"}, figures, peer.name, {"pp6": rows})
+    found = report({"isa": "x"}, {"path": "y"}, figures, {"x": peer.name}, {"pp6": rows})
     assert [row["test"] for row in found["results"]] == [figure.case.name for figure in figures]
     for row in found["results"]:
         assert row["min"] <= row["median"] <= row["max"]
-        assert (row["peer"] is None) == (row["batch"] > 1)
+        assert (row["best_peer"] is None) == (row["batch"] > 1)
         assert row["limit"]["of"] == ("matrix product" if row["kind"] == "prompt" else "read stream")
     assert {"kind", "count", "seconds", "num_bytes", "bytes_per_second"} <= found["ops"]["pp6"][0].keys()

@@ -12,7 +12,7 @@ from qwick.errors import UsageError
 def figures(with_peer):
     found = []
     for i, case in enumerate(plan_cases([512], [64], [0, 4096], [1], [2]), 1):
-        peer = [0.5 * i, 0.6 * i] if with_peer else []
+        peer = {"x": [0.5 * i, 0.6 * i]} if with_peer else {}
         found.append(Figure(case, rates=[1.0 * i, 3.0 * i], limits=[4.0 * i, 4.0 * i], peer_rates=peer))
     return found
 
@@ -23,7 +23,7 @@ def test_it_is_a_png(tmp_path, with_peer, kept):
     pytest.importorskip("matplotlib")
     path = tmp_path / "x.PNG"
     check_plot(path)
-    save_plot(path, "title", figures(with_peer)[kept], "peer" if with_peer else None)
+    save_plot(path, "title", figures(with_peer)[kept], "peer")
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 

@@ -53,7 +53,7 @@ def test_json_has_all_of_it(model: str) -> None:
     report = found(model, *QUICK, "--ops")
     assert [row["test"] for row in report["results"]] == ["pp4", "tg2"]
     assert all(len(row["rates"]) == 2 for row in report["results"])
-    assert report["peer"] is None
+    assert report["peers"] == {}
     assert report["model"]["path"] == model
     assert report["machine"]["isa"]
     assert set(report["ops"]) == {"pp4, 1 threads", "tg2, 1 threads"}
@@ -78,14 +78,30 @@ def test_a_peer_stands_beside_it(model: str, tmp_path: Path) -> None:
     (tmp_path / "answer").write_text(PEER)
     peer = program(tmp_path, f"cat {tmp_path / 'answer'}")
     report = found(model, *QUICK, "--against", str(peer))
-    assert report["peer"] == "llama-bench abc"
+    assert report["peers"] == {str(peer): "llama-bench abc"}
     for row, rate in zip(report["results"], (0.5, 0.25), strict=True):
-        assert row["peer"]["rates"] == [rate, rate]
-        assert row["peer"]["ratio"] == pytest.approx(row["median"] / rate)
+        assert row["best_peer"] == str(peer)
+        assert row["peers"][str(peer)]["rates"] == [rate, rate]
+        assert row["peers"][str(peer)]["ratio"] == pytest.approx(row["median"] / rate)
     code, out, err = run(model, *QUICK, "--against", str(peer))
     assert code == 0
     assert all(len(line.split("\t")) == 11 for line in out.splitlines())
     assert "llama-bench abc" in err
+
+
+def test_of_several_peers_the_best_one_stands_in_the_table(model: str, tmp_path: Path) -> None:
+    peers = []
+    for name, rate in (("slow", "0.25"), ("fast", "0.75")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "answer").write_text(PEER.replace("0.25", rate))
+        peers.append(str(program(tmp_path / name, f"cat {tmp_path / name / 'answer'}")))
+    report = found(model, *QUICK, "-p", "0", "--against", peers[0], "--against", peers[1])
+    (row,) = report["results"]
+    assert list(row["peers"]) == peers
+    assert row["best_peer"] == peers[1]
+    _, out, err = run(model, *QUICK, "-p", "0", "--against", peers[0], "--against", peers[1])
+    assert out.split("\t")[7] == "0.75"
+    assert "the best of them in each row" in err
 
 
 def test_random_weights_need_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +131,7 @@ def test_a_plot_is_drawn_beside_the_table(model: str, tmp_path: Path) -> None:
         (["--kv-format", "q8"], "f16 or f32"),
         (["--format", "Q8_0"], "--random-weights"),
         (["--random-weights", "qwen3.5:2b"], "exclude each other"),
-        (["--against", "xllamacpp"], "offers no benchmark"),
+        (["--against", "/bin/sh", "--batch", "1,2"], "no llama-batched-bench beside"),
         (["--against", "/nowhere"], "is no program"),
         (["--plot", "/nowhere/x.png"], "cannot be written"),
         (["--plot", "x.svg"], "does not end in .png"),

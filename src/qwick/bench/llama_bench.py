@@ -1,43 +1,40 @@
-"""The peer llama.cpp: its own `llama-bench` on the same GGUF file, one call a group of cases."""
+"""The peer llama.cpp by its own programs, on the same GGUF file: one call a group of cases.
+
+`llama-bench` measures one sequence, `llama-batched-bench`, which lies beside it, several together.
+"""
 
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from qwick.bench.cases import Case
 from qwick.errors import UsageError
 
-XLLAMACPP = "xllamacpp"
-_HOW = "benchmarks/peers/build.sh builds one: give the path of its llama-bench"
-_GENEROUS_SECONDS = 3600
-
-
-def open_peer(program: str, model: Path, kv_format: str = "f16") -> "LlamaBench":
-    """Raises UsageError for what cannot be run, and a model that the peer cannot read."""
-    if program == XLLAMACPP:
-        # Its extension module holds a server and no benchmark; timing text over HTTP would measure something else.
-        raise UsageError(f"the package {XLLAMACPP} offers no benchmark; {_HOW}")
-    if model.suffix.lower() != ".gguf":
-        raise UsageError(
-            f"llama-bench reads GGUF files and {model.name} is a folder; qwick convert makes a file of it, or take "
-            "--random-weights"
-        )
-    path = Path(program).expanduser()
-    if path.is_dir():
-        path /= "llama-bench"
-    if not path.is_file() or not os.access(path, os.X_OK):
-        raise UsageError(f"{str(path)!a:.200} is no program; {_HOW}")
-    return LlamaBench(path.absolute(), model, kv_format)
+HOW = "benchmarks/peers/build.sh builds one: give the path of its llama-bench"
+GENEROUS_SECONDS = 3600
+_STEP_TOKENS = 512  # llama-bench's default of -ub; the other program would take another one
 
 
 class LlamaBench:
-    """`measure` runs it once for cases that share depth and threads; those of several sequences are left out."""
+    """`measure` takes cases that share depth and threads; at a depth, prompts of several sequences are left out.
 
-    def __init__(self, program: Path, model: Path, kv_format: str = "f16") -> None:
+    program     the path of llama-bench; opening refuses what cannot be run (UsageError)
+    batched     whether cases of several sequences will come
+    """
+
+    def __init__(self, program: Path, model: Path, kv_format: str = "f16", *, batched: bool = False) -> None:
+        if not is_program(program):
+            raise UsageError(f"{str(program)!a:.200} is no program; {HOW}")
         self._program, self._model, self._kv_format = program, model, kv_format
+        self._batched = program.with_name("llama-batched-bench")
+        if batched and not is_program(self._batched):
+            raise UsageError(
+                f"there is no llama-batched-bench beside {program}, which cases of several sequences need; "
+                "benchmarks/peers/build.sh builds it, --batch 1 does without"
+            )
         self.version = ""  # known after the first run
 
     @property
@@ -46,56 +43,83 @@ class LlamaBench:
 
     def measure(self, cases: Sequence[Case]) -> Mapping[Case, float]:
         """Raises UsageError when it fails or says something else than rates."""
+        rates: dict[Case, float] = {}
         alone = [case for case in cases if case.batch == 1]
-        if not alone:
-            return {}
-        output = self._run(self.arguments(alone))
-        self.version, rates = parse_output(output, alone)
+        if alone:
+            self.version, rates = parse_output(run_program(self._program, self.arguments(alone)), alone)
+        for group, prompts, answers in _batched_calls(cases):
+            arguments = self.batched_arguments(group, prompts, answers)
+            rates |= parse_batched(run_program(self._batched, arguments), group)
         return rates
 
     def arguments(self, cases: Sequence[Case]) -> list[str]:
-        """One repetition after its own warm-up; the rest as it is by default."""
+        """Of llama-bench: one repetition after its own warm-up; the rest as it is by default."""
         lengths = [
             ",".join(str(c.num_tokens) for c in cases if c.is_prompt == is_prompt) for is_prompt in (True, False)
         ]
         prompts, answers = (text or "0" for text in lengths)
         threads, depth = str(cases[0].threads), str(cases[0].depth)
-        cache = ["-ctk", self._kv_format, "-ctv", self._kv_format]
-        options = ["-p", prompts, "-n", answers, "-d", depth, "-t", threads, "-r", "1", *cache, "-o", "json"]
+        options = ["-p", prompts, "-n", answers, "-d", depth, "-t", threads, "-r", "1", *self._cache, "-o", "json"]
         return ["-m", str(self._model), *options]
 
-    def _run(self, arguments: list[str]) -> str:
-        try:
-            done = subprocess.run(
-                [self._program, *arguments],
-                check=False,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_GENEROUS_SECONDS,
-            )
-        except OSError as error:
-            raise UsageError(f"{self._program} cannot be run: {error.strerror}; {_HOW}") from None
-        except subprocess.TimeoutExpired:
-            raise UsageError(f"{self._program} ran for an hour; ask for fewer tokens, or a smaller --depth") from None
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise UsageError(
-                f"{self._program} failed with {done.returncode}, saying {said!a:.200}; run it on {self._model} yourself"
-            )
-        return done.stdout
+    def batched_arguments(self, cases: Sequence[Case], prompt_lens: Sequence[int], answers: Sequence[int]) -> list[str]:
+        """Of llama-batched-bench: every prompt length with every answer and batch."""
+        batches = sorted({case.batch for case in cases})
+        context = batches[-1] * (max(prompt_lens) + max(answers) + 256)  # each sequence's share is rounded
+        threads = str(cases[0].threads)
+        lists = {"-npp": prompt_lens, "-ntg": answers, "-npl": batches}
+        options = [text for flag, values in lists.items() for text in (flag, ",".join(map(str, values)))]
+        sizes = ["-c", str(context), "-b", "2048", "-ub", str(_STEP_TOKENS), "-t", threads, "-tb", threads]
+        return ["-m", str(self._model), *options, *sizes, *self._cache, "--output-format", "jsonl"]
+
+    @property
+    def _cache(self) -> list[str]:
+        return ["-ctk", self._kv_format, "-ctv", self._kv_format]
+
+
+def _batched_calls(cases: Sequence[Case]) -> Iterator[tuple[list[Case], list[int], list[int]]]:
+    """(cases, prompt lengths, answer lengths) of each call. A prompt of 1 stands for none: at 0 it prints no number."""
+    decode = [case for case in cases if case.batch > 1 and not case.is_prompt]
+    if decode:
+        yield decode, [max(1, decode[0].depth)], sorted({case.num_tokens for case in decode})
+    prompts = [case for case in cases if case.batch > 1 and case.is_prompt and not case.depth]
+    if prompts:
+        yield prompts, sorted({case.num_tokens for case in prompts}), [1]
+
+
+def is_program(path: Path) -> bool:
+    """A file that may be run."""
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def run_program(program: Path, arguments: Sequence[str], stdin: str = "") -> str:
+    """What it printed. Raises UsageError when it cannot be run, fails or takes an hour."""
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            check=False,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=GENEROUS_SECONDS,
+        )
+    except OSError as error:
+        raise UsageError(f"{program} cannot be run: {error.strerror}; {HOW}") from None
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"{program} ran for an hour; ask for fewer tokens, or a smaller --depth") from None
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise UsageError(
+            f"{program} failed with {done.returncode}, saying {said!a:.200}; run it with {' '.join(arguments)[:500]} "
+            "yourself"
+        )
+    return done.stdout
 
 
 def parse_output(output: str, cases: Sequence[Case]) -> tuple[str, dict[Case, float]]:
     """What `llama-bench -o json` printed -> (build, rate by case). Raises UsageError when a case is missing."""
-    try:
-        rows: object = json.loads(output)
-    except ValueError:
-        rows = None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in cast("list[object]", rows)):
-        raise UsageError(f"llama-bench printed no list of results; {_HOW}")
-    found = cast("list[dict[str, Any]]", rows)
+    found = _objects(output)
     rates: dict[Case, float] = {}
     for case in cases:
         wanted = {
@@ -104,9 +128,35 @@ def parse_output(output: str, cases: Sequence[Case]) -> tuple[str, dict[Case, fl
             "n_depth": case.depth,
             "n_threads": case.threads,
         }
-        rate = next((row.get("avg_ts") for row in found if wanted.items() <= row.items()), None)
-        if not isinstance(rate, int | float) or isinstance(rate, bool) or not rate > 0:
-            raise UsageError(f"llama-bench printed no rate of {case.name}; {_HOW}")
-        rates[case] = float(rate)
+        rates[case] = _rate(found, wanted, "avg_ts", case)
     build = found[0].get("build_commit", "") if found else ""
     return (build if isinstance(build, str) else ""), rates
+
+
+def parse_batched(output: str, cases: Sequence[Case]) -> dict[Case, float]:
+    """What `llama-batched-bench --output-format jsonl` printed -> tokens per second of all sequences together."""
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    found = _objects(f"[{','.join(lines)}]")
+    rates: dict[Case, float] = {}
+    for case in cases:
+        wanted = {"pl": case.batch, "n_threads": case.threads}
+        wanted |= {"pp": case.num_tokens} if case.is_prompt else {"pp": max(1, case.depth), "tg": case.num_tokens}
+        rates[case] = _rate(found, wanted, "speed_pp" if case.is_prompt else "speed_tg", case)
+    return rates
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    try:
+        rows: object = json.loads(text)
+    except ValueError:
+        rows = None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in cast("list[object]", rows)):
+        raise UsageError(f"llama-bench printed no list of results; {HOW}")
+    return cast("list[dict[str, Any]]", rows)
+
+
+def _rate(found: Sequence[Mapping[str, Any]], wanted: Mapping[str, int], key: str, case: Case) -> float:
+    rate = next((row.get(key) for row in found if wanted.items() <= row.items()), None)
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 < rate < float("inf"):
+        raise UsageError(f"llama-bench printed no rate of {case.name}; {HOW}")
+    return float(rate)

@@ -1,7 +1,7 @@
-"""The measurement: rounds in which every case, its limit and a peer have their turn, so that all see the same machine.
+"""The measurement: rounds in which every case, its limit and the peers have their turn, to see the same machine.
 
-A round of one group (cases of one depth and thread count): ours and the limit, case by case, then the peer's. Rates are
-tokens per second, of all sequences together.
+A round of one group (cases of one depth and thread count): ours and the limit, case by case, then each peer's. Rates
+are tokens per second, of all sequences together.
 """
 
 import os
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from statistics import median
 from time import perf_counter
-from typing import Protocol
 
 import numpy as np
 
 from qwick.bench.cases import Case, StepCost
 from qwick.bench.limits import best_seconds
+from qwick.bench.peers import Peer
 from qwick.bench.sequences import STEP_TOKENS, Sequences
 from qwick.model.model import Model
 from qwick.ops.contract import Role
@@ -26,17 +26,6 @@ MAX_STREAM_BYTES = 1 << 30  # a longer stream is no faster, and memory is needed
 MIN_STREAM_BYTES = 64 << 10  # a toy's weights: what `read_stream` takes at least
 
 
-class Peer(Protocol):
-    """Another engine on the same file."""
-
-    @property
-    def name(self) -> str: ...
-
-    def measure(self, cases: Sequence[Case]) -> Mapping[Case, float]:
-        """One rate for each of the cases that it can do; they share depth and threads."""
-        ...
-
-
 @dataclass(slots=True)
 class Figure:
     """A case and its rates by round.
@@ -45,13 +34,14 @@ class Figure:
             matrix product's speed (prompt)
     speeds  what they come from: bytes, or multiply-adds, per second
     loads   of the machine (runnable processes, one minute's average) before each
+    peer_rates  by round, of each peer that can do the case, by what the user calls it
     """
 
     case: Case
     rates: list[float] = field(default_factory=list[float])
     limits: list[float] = field(default_factory=list[float])
     speeds: list[float] = field(default_factory=list[float])
-    peer_rates: list[float] = field(default_factory=list[float])
+    peer_rates: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     loads: list[float] = field(default_factory=list[float])
 
     @property
@@ -68,14 +58,17 @@ class Figure:
         return median(rate / limit for rate, limit in zip(self.rates, self.limits, strict=True))
 
     @property
-    def ratio(self) -> float | None:
-        """Our median over the peer's."""
-        return self.rate / median(self.peer_rates) if self.peer_rates else None
+    def best_peer(self) -> str | None:
+        """The one with the highest median: whom we are compared with."""
+        return max(self.peer_rates, key=lambda peer: median(self.peer_rates[peer]), default=None)
 
-    @property
-    def ratios(self) -> list[float]:
+    def ratio(self, peer: str) -> float:
+        """Our median over a peer's."""
+        return self.rate / median(self.peer_rates[peer])
+
+    def ratios(self, peer: str) -> list[float]:
         """Of the pairs."""
-        return [ours / theirs for ours, theirs in zip(self.rates, self.peer_rates, strict=False)]
+        return [ours / theirs for ours, theirs in zip(self.rates, self.peer_rates[peer], strict=True)]
 
 
 class Measurement:
@@ -87,13 +80,13 @@ class Measurement:
         cases: Sequence[Case],
         *,
         kv_format: str = "f16",
-        peer: Peer | None = None,
+        peers: Mapping[str, Peer] | None = None,
     ) -> None:
         self.cost = StepCost.of_model(model, kv_format)
         self.sequences = Sequences(model, cases, kv_format)
         self.figures = [Figure(case) for case in cases]
         assert isinstance(model.backend, NativeBackend)  # of `open_model`
-        self._backend, self._peer = model.backend, peer
+        self._backend, self._peers = model.backend, peers or {}
         self._product_weight = model.weight("layers.0.mlp.gate_proj")
         self._product = Product(self._backend, self._product_weight, STEP_TOKENS)
 
@@ -114,12 +107,13 @@ class Measurement:
                 for figure in group:
                     say(f"round {number} of {repeats}: {figure.case.name}, {figure.case.threads} threads")
                     self._measure(figure)
-                if self._peer:
-                    say(f"round {number} of {repeats}: {self._peer.name}")
-                    found = self._peer.measure([figure.case for figure in group])
+                for called, peer in self._peers.items():
+                    filling = ", which reads the whole context first" * (group[0].case.depth > 0)
+                    say(f"round {number} of {repeats}: {peer.name}{filling}")
+                    found = peer.measure([figure.case for figure in group])
                     for figure in group:
                         if figure.case in found:
-                            figure.peer_rates.append(found[figure.case])
+                            figure.peer_rates.setdefault(called, []).append(found[figure.case])
         return self.figures
 
     def prepare(self, case: Case) -> None:

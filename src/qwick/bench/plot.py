@@ -1,4 +1,4 @@
-"""Figures as a picture: bars of medians with their range, the limit as a mark, the peer beside us."""
+"""Figures as a picture: bars of medians with their range, the limit as a mark, the best peer beside us."""
 
 import io
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def check_plot(path: Path) -> None:
     _matplotlib("figure")
 
 
-def save_plot(path: Path, title: str, figures: Sequence[Figure], peer: str | None = None) -> None:
+def save_plot(path: Path, title: str, figures: Sequence[Figure], peer: str = "") -> None:
     """One panel for prompts and one for answers, a row a case, in the order measured. Raises UsageError."""
     panels = [[f for f in figures if f.case.is_prompt == is_prompt] for is_prompt in (True, False)]
     panels = [panel for panel in panels if panel]
@@ -42,14 +42,14 @@ def save_plot(path: Path, title: str, figures: Sequence[Figure], peer: str | Non
         raise UsageError(f"{path} cannot be written: {error.strerror}; choose another folder") from None
 
 
-def _draw(axis: Any, panel: Sequence[Figure], peer: str | None) -> None:
+def _draw(axis: Any, panel: Sequence[Figure], peer: str) -> None:
     has_peer = any(figure.peer_rates for figure in panel)
     shift = _BAR / 2 if has_peer else 0.0
     for row, figure in enumerate(panel):
         label = {"label": "qwick"} if row == 0 else {}
         _bar(axis, row - shift, figure.rates, _OURS, label)
-        if figure.peer_rates:
-            _bar(axis, row + shift, figure.peer_rates, _PEER, {"label": peer} if row == 0 else {})
+        if figure.best_peer is not None:
+            _bar(axis, row + shift, figure.peer_rates[figure.best_peer], _PEER, {"label": peer} if row == 0 else {})
         label = {"label": "limit of this machine"} if row == 0 else {}
         axis.vlines(figure.limit, row - 0.45, row + 0.45, color=_LIMIT, linewidth=1.5, **label)
     threads = {figure.case.threads for figure in panel}

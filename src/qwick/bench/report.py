@@ -2,27 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from qwick.bench.measure import Figure
 from qwick.bench.op_profile import OpRow
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def report(
     machine: Mapping[str, Any],
     model: Mapping[str, Any],
     figures: Sequence[Figure],
-    peer: str | None = None,
+    peers: Mapping[str, str] | None = None,
     profiles: Mapping[str, Sequence[OpRow]] | None = None,
 ) -> dict[str, Any]:
-    """`profiles`: ops by the name of their case."""
+    """`peers`: name and version by what the user calls them. `profiles`: ops by the name of their case."""
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "machine": dict(machine),
         "model": dict(model),
-        "peer": peer,
+        "peers": dict(peers or {}),
         "results": [figure_object(figure) for figure in figures],
     }
     if profiles:
@@ -35,7 +36,6 @@ def report(
 def figure_object(figure: Figure) -> dict[str, Any]:
     """Rates in tokens per second, of all sequences together; by round under `rates`."""
     case = figure.case
-    ratios = figure.ratios
     return {
         "test": case.name,
         "kind": "prompt" if case.is_prompt else "decode",
@@ -55,12 +55,17 @@ def figure_object(figure: Figure) -> dict[str, Any]:
             "share": figure.share,
         },
         "load": {"min": min(figure.loads), "max": max(figure.loads)},
-        "peer": {
-            "rates": figure.peer_rates,
-            "ratio": figure.ratio,
-            "ratio_min": min(ratios),
-            "ratio_max": max(ratios),
-        }
-        if ratios
-        else None,
+        "best_peer": figure.best_peer,
+        "peers": {peer: _peer_object(figure, peer) for peer in figure.peer_rates},
+    }
+
+
+def _peer_object(figure: Figure, peer: str) -> dict[str, Any]:
+    rates, ratios = figure.peer_rates[peer], figure.ratios(peer)
+    return {
+        "median": median(rates),
+        "rates": rates,
+        "ratio": figure.ratio(peer),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
     }

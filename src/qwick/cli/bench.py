@@ -16,7 +16,7 @@ from qwick.cli.terminal import is_terminal, loading_bar, one_line
 from qwick.errors import UsageError
 
 if TYPE_CHECKING:
-    from qwick.bench.measure import Figure, Measurement, Peer
+    from qwick.bench.measure import Figure, Measurement
     from qwick.bench.op_profile import OpRow
     from qwick.model.model import Model
     from qwick.ops.native import NativeWeight
@@ -74,8 +74,12 @@ def bench(
         ),
     ] = None,
     against: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="A llama-bench, which runs in turns with us.", rich_help_panel=_BESIDE),
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="A llama-bench, or `xllamacpp`, the package; runs in turns with us. May be repeated.",
+            rich_help_panel=_BESIDE,
+        ),
     ] = None,
     ops: Annotated[
         bool, typer.Option("--ops", help="Show where a step's time goes, op by op.", rich_help_panel=_BESIDE)
@@ -93,13 +97,16 @@ def bench(
     The limit of decoding is a plain read of as many bytes as a step needs (weights, states, keys and values), that of
     prompts the speed of one matrix product alone.
 
+    Peers run on the same GGUF file with as many threads; several sequences are measured with the llama-batched-bench
+    beside a llama-bench. A context that we make up, a peer has to read first: at great depth that takes minutes.
+
     qwick bench --random-weights qwen3.5:0.8b --format Q4_K_M
 
     qwick bench model.gguf -p 0 -n 64 --depth 0,4096 --batch 1,8 --against ~/llama.cpp/build/bin/llama-bench
     """
     from qwick.bench.cases import plan_cases
-    from qwick.bench.llama_bench import open_peer
     from qwick.bench.measure import Measurement
+    from qwick.bench.peers import open_peers
     from qwick.bench.plot import check_plot, save_plot
     from qwick.cache.spec import check_context
     from qwick.model.model import open_model
@@ -115,26 +122,27 @@ def bench(
         check_plot(plot)
     cases = plan_cases(prompts, answers, depths, batches, thread_counts)
     path = _path(model, random_weights, format)
-    peer = None if against is None else open_peer(against, path, kv_format)
+    peers = open_peers(against or (), path, kv_format, batched=max(batches) > 1)
     with open_source(path) as source:
         check_context(max(case.context_len for case in cases), source.config.max_position_embeddings)
         with loading_bar(f"loading {path.name}") as progress:
             opened = open_model(source, threads=max(thread_counts), progress=progress)
-    measurement = Measurement(opened, cases, kv_format=kv_format, peer=peer)
+    measurement = Measurement(opened, cases, kv_format=kv_format, peers=peers)
     loads = [os.getloadavg()[0]]
     with _Progress() as say:
         figures = measurement.run(repeats, say)
         profiles = _profiles(opened, measurement, say) if ops else {}
     loads.append(os.getloadavg()[0])
+    names = {called: peer.name for called, peer in peers.items()}
     if plot:
-        title = f"{path.name}, {measurement.isa}"
-        save_plot(plot, title, figures, peer.name if peer else None)
+        peer_name = next(iter(names.values())) if len(names) == 1 else "the best peer"
+        save_plot(plot, f"{path.name}, {measurement.isa}", figures, peer_name)
     if as_json:
-        _show_json(path, measurement, profiles, peer, loads)
+        _show_json(path, measurement, profiles, names, loads)
         return
     _show_head(path, measurement, loads)
     show_figures(figures)
-    for line in notes(figures, peer):
+    for line in notes(figures, names):
         typer.echo(line, err=True)
     for name, rows in profiles.items():
         show_ops(name, rows, next(figure for figure in figures if _profile_name(figure) == name))
@@ -205,7 +213,7 @@ def _show_json(
     path: Path,
     measurement: "Measurement",
     profiles: "Mapping[str, Sequence[OpRow]]",
-    peer: "Peer | None",
+    peers: Mapping[str, str],
     loads: Sequence[float],
 ) -> None:
     from qwick.bench.report import report
@@ -226,7 +234,7 @@ def _show_json(
         "kv_bytes_per_token": cost.token_kv_bytes,
         "prompt_multiply_adds": cost.prompt_madds,
     }
-    typer.echo(json.dumps(report(machine, about, measurement.figures, peer.name if peer else None, profiles), indent=2))
+    typer.echo(json.dumps(report(machine, about, measurement.figures, peers, profiles), indent=2))
 
 
 def _show_head(path: Path, measurement: "Measurement", loads: Sequence[float]) -> None:

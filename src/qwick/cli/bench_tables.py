@@ -1,7 +1,7 @@
 """What `qwick bench` found, as tables."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,12 @@ from qwick.cli.tables import show_table
 from qwick.cli.terminal import is_terminal
 
 if TYPE_CHECKING:
-    from qwick.bench.measure import Figure, Peer
+    from qwick.bench.measure import Figure
     from qwick.bench.op_profile import OpRow
 
 
 def show_figures(figures: "Sequence[Figure]") -> None:
-    """A row a case; where a peer ran, its figures and the ratio of the medians behind."""
+    """A row a case; where peers ran, the best one's figures and the ratio of the medians behind."""
     with_peer = any(figure.peer_rates for figure in figures)
     head = ["TEST", "THREADS", "TOKENS/S", "RANGE", "LIMIT", "OF IT", "LOAD"]
     rows = [[*_cells(figure), *(_peer_cells(figure) if with_peer else ())] for figure in figures]
@@ -35,13 +35,14 @@ def _cells(figure: "Figure") -> Iterator[str]:
 
 
 def _peer_cells(figure: "Figure") -> Iterator[str]:
-    if not figure.peer_rates:
+    peer = figure.best_peer
+    if peer is None:
         yield from ("", "", "", "")
         return
-    yield _rate(median(figure.peer_rates))
-    yield _range(figure.peer_rates, _rate)
-    yield f"{figure.ratio:.2f}×"
-    yield _range(figure.ratios, lambda ratio: f"{ratio:.2f}")
+    yield _rate(median(figure.peer_rates[peer]))
+    yield _range(figure.peer_rates[peer], _rate)
+    yield f"{figure.ratio(peer):.2f}×"
+    yield _range(figure.ratios(peer), lambda ratio: f"{ratio:.2f}")
 
 
 def _range(values: Sequence[float], text: Callable[[float], str]) -> str:
@@ -53,8 +54,8 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def notes(figures: "Sequence[Figure]", peer: "Peer | None") -> Iterator[str]:
-    """What the table's limits are, who the peer is, and whether the machine was busy."""
+def notes(figures: "Sequence[Figure]", peers: Mapping[str, str]) -> Iterator[str]:
+    """What the table's limits are, who the peers are (name by what the user calls it), whether the machine was busy."""
     for is_prompt, what in (
         (False, "a read stream of a step's bytes, {:.1f} GB/s"),
         (True, "one matrix product, {:,.0f} billion multiply-adds/s"),
@@ -62,8 +63,10 @@ def notes(figures: "Sequence[Figure]", peer: "Peer | None") -> Iterator[str]:
         speeds = [speed for figure in figures if figure.case.is_prompt == is_prompt for speed in figure.speeds]
         if speeds:
             yield f"limit of {'pp' if is_prompt else 'tg'}: {what.format(median(speeds) / 1e9)}"
-    if peer:
-        yield f"peer: {peer.name}; ratios of medians, and their range in pairs"
+    if peers:
+        shown = (name if len(peers) == 1 else f"{name} ({called})" for called, name in peers.items())
+        better = ", the best of them in each row" * (len(peers) > 1)
+        yield f"peer: {', '.join(shown)}{better}; ratios of medians, and their range in pairs"
     if max(load for figure in figures for load in figure.loads) > 1.5 * max(f.case.threads for f in figures):
         yield "the machine was busy with other work: figures and limits are lower than they could be"
 
