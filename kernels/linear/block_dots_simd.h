@@ -1,4 +1,4 @@
-// Decode rows over blocks: a tile of 16 weight rows, a row in each 32-bit lane, times up to four activation rows that
+// Decode rows over blocks: a tile of 16 weight rows, a row in each 32-bit lane, times a few activation rows that
 // share the decoded codes. linear_scalar.cpp defines the numerics; integers are exact and every output has its own
 // chain of f32 over k, so all instruction sets give the same bits. Included after simd_<isa>.h and int_dot_simd.h.
 #pragma once
@@ -20,74 +20,33 @@ inline void prefetch_block(const uint8_t* block, int64_t step) {
     for (int64_t i = 0; i < each; ++i) prefetch(later + (step * each + i) * 64);
 }
 
-constexpr int log2_of(int power) {
-    return power > 1 ? 1 + log2_of(power / 2) : 0;
+// The minima of 32 columns, for their two sums of 16 activations.
+template <Family family>
+inline Ints min_pairs(const int8_t* mins, int part) {
+    const Ints first = load_signed(mins + part * kLanes);
+    if constexpr (traits_of(family).sub_len == 32) return pairs_of(first, first);
+    return pairs_of(first, load_signed(mins + kTileRows + part * kLanes));
 }
-
-// M rows of activations from some column on.
-struct Inputs {
-    const int8_t* q;
-    const float* d;
-    const int16_t* sums;
-    int64_t k;  // of a whole row
-
-    Inputs from(int64_t column) const { return {q + column, d + column / 32, sums + column / 16, k}; }
-    Vec scale(int m) const { return splat(d[m * (k / 32)]); }
-    Ints sums_of_16(int m) const { return splat_two(sums + m * (k / 16)); }
-};
 
 // A block of 32 columns: total = fma(dot, d dx, total), then fma(-sum, m dx, total).
 template <Family family, int M>
 inline void add_short_block(const uint8_t* block, const Inputs& x, Vec (&totals)[M][kTileParts]) {
     constexpr BlockTraits traits = traits_of(family);
     prefetch_block<family>(block, 0);
-    Ints ones[kTileParts];
-    for (Ints& one : ones) one = scale_of_one();
-    Ints dots[M][kTileParts];
-    add_scaled_dots<family, M, 0, 8, true>(block + traits.quants_at(), x.q, x.k, ones, dots);
+    Vec dots[M][kTileParts];
+    column_dots<family, M>(block + traits.quants_at(), nullptr, x, dots);
 #pragma GCC unroll 2
     for (int part = 0; part < kTileParts; ++part) {
         const auto* halves = reinterpret_cast<const uint16_t*>(block) + part * kLanes;
         const Vec d = load_scale<family>(halves);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
-            Ints dot = dots[m][part];
             Vec& total = totals[m][part];
             const Vec dx = x.scale(m);
-            if constexpr (traits.zero != 0) {
-                dot = minus(dot, dot_pairs(x.sums_of_16(m), splat_ints(traits.zero * 0x10001)));
-            }
-            total = fma(to_floats(dot), mul(d, dx), total);
+            total = fma(dots[m][part], mul(d, dx), total);
             if constexpr (traits.has_min) {
                 const Vec sum = to_floats(dot_pairs(x.sums_of_16(m), splat_ints(0x10001)));
                 total = fnma(sum, mul(load_f16(halves + traits.min_at() / 2), dx), total);
-            }
-        }
-    }
-}
-
-// The scales of 32 columns times their dots. Zero points wait for the end: the sums of activations are scaled alike.
-template <Family family, int M>
-inline void scaled_dots(const uint8_t* quants, const int8_t* scales, const Inputs& x, Ints (&dots)[M][kTileParts]) {
-    constexpr BlockTraits traits = traits_of(family);
-    Ints first[kTileParts], for_dot[kTileParts];
-    for (int part = 0; part < kTileParts; ++part) {
-        first[part] = load_signed(scales + part * kLanes);
-        for_dot[part] = scale_for_dot(first[part]);
-    }
-    add_scaled_dots<family, M, 0, traits.sub_len / 4, true>(quants, x.q, x.k, for_dot, dots);
-    if constexpr (traits.sub_len == 16) {
-        Ints both_scales[kTileParts];
-        for (int part = 0; part < kTileParts; ++part) {
-            const Ints second = load_signed(scales + kTileRows + part * kLanes);
-            for_dot[part] = scale_for_dot(second);
-            both_scales[part] = pairs_of(first[part], second);
-        }
-        add_scaled_dots<family, M, 4, 4, false>(quants, x.q, x.k, for_dot, dots);
-        for (int part = 0; part < kTileParts; ++part) {
-            for (int m = 0; m < M; ++m) {
-                const Ints excess = dot_pairs(x.sums_of_16(m), both_scales[part]);
-                dots[m][part] = minus(dots[m][part], shift_left<log2_of(traits.zero)>(excess));
             }
         }
     }
@@ -99,20 +58,16 @@ inline void add_columns(const uint8_t* quants, const SubScaleBytes<family>& subs
                         Vec (&mains)[M][kTileParts], Vec (&leasts)[M][kTileParts]) {
     constexpr BlockTraits traits = traits_of(family);
     const int64_t at = step * (32 / traits.sub_len) * kTileRows;
-    Ints dots[M][kTileParts];
-    scaled_dots<family, M>(quants, subs.scales + at, x, dots);
+    Vec dots[M][kTileParts];
+    column_dots<family, M>(quants, subs.scales + at, x, dots);
 #pragma GCC unroll 2
     for (int part = 0; part < kTileParts; ++part) {
         Ints mins{};
-        if constexpr (traits.has_min) {
-            const int8_t* bytes = subs.mins + at + part * kLanes;
-            const Ints first = load_signed(bytes);
-            mins = pairs_of(first, traits.sub_len == 16 ? load_signed(bytes + kTileRows) : first);
-        }
-#pragma GCC unroll 4
+        if constexpr (traits.has_min) mins = min_pairs<family>(subs.mins + at, part);
+#pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
             const Vec dx = x.scale(m);
-            mains[m][part] = fma(to_floats(dots[m][part]), dx, mains[m][part]);
+            mains[m][part] = fma(dots[m][part], dx, mains[m][part]);
             if constexpr (traits.has_min) {
                 leasts[m][part] = fma(to_floats(dot_pairs(x.sums_of_16(m), mins)), dx, leasts[m][part]);
             }
@@ -151,7 +106,7 @@ inline void add_long_block(const uint8_t* block, const Inputs& x, Vec (&totals)[
 template <Family family, int M>
 void tile_dots(const Rows& x, const uint8_t* tile, int64_t i, int64_t num_rows, float* y, int64_t ldy) {
     constexpr BlockTraits traits = traits_of(family);
-    const Inputs in{x.q + i * x.k, x.d + i * (x.k / 32), x.sums + i * (x.k / 16), x.k};
+    const Inputs in = Inputs{x.q, x.d, x.sums, x.k}.row(i);
     Vec totals[M][kTileParts];
     for (auto& of_row : totals) {
         for (Vec& total : of_row) total = zero();
@@ -191,8 +146,10 @@ void block_dots(const Rows& x, const Weight& w, int64_t begin, int64_t end, floa
         const int64_t num_rows = end - row < kTileRows ? end - row : kTileRows;
         float* out = y + row - begin;
         int64_t i = 0;
-        for (; i + 4 <= x.m; i += 4) tile_dots<family, 4>(x, tile, i, num_rows, out + i * ldy, ldy);
-        tile_dots_of_rest<family, 3>(x, tile, i, num_rows, out + i * ldy, ldy);
+        for (; i + kSharingRows <= x.m; i += kSharingRows) {
+            tile_dots<family, kSharingRows>(x, tile, i, num_rows, out + i * ldy, ldy);
+        }
+        tile_dots_of_rest<family, kSharingRows - 1>(x, tile, i, num_rows, out + i * ldy, ldy);
     }
 }
 

@@ -1,31 +1,14 @@
-// The dot primitive of block families: codes times int8 activations, exactly, as sums in 32-bit lanes. This form needs
-// AVX2 or AVX-512 BW only; an instruction set with better instructions (VNNI) brings another file in its place.
+// The dot primitive of block families: codes times int8 activations, exactly: column_dots(). This form needs AVX2 or
+// AVX-512 BW only; an instruction set with better instructions (VNNI) brings another file in its place.
 // Included after simd_<isa>.h and block_codes_simd.h.
 #pragma once
 
-#include <cstdint>
+#include "linear/inputs_simd.h"
 
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-inline Ints splat_four(const int8_t* x) {  // 4 activations, for the 4 columns of a group
-    int32_t four;
-    __builtin_memcpy(&four, x, sizeof four);
-    return splat_ints(four);
-}
-inline Ints splat_two(const int16_t* x) {
-    int32_t two;
-    __builtin_memcpy(&two, x, sizeof two);
-    return splat_ints(two);
-}
-
-// What a sub-scale looks like to scaled_dot.
-inline Ints scale_for_dot(Ints scale) {
-    return pairs_of(scale, scale);
-}
-inline Ints scale_of_one() {
-    return splat_ints(0x10001);
-}
+constexpr int kSharingRows = 4;  // activation rows that share codes in registers
 
 constexpr int largest_code(const BlockTraits& traits) {  // in magnitude
     if (traits.codes == Codes::iq4) return 127;
@@ -75,6 +58,73 @@ inline void add_scaled_dots(const uint8_t* quants, const int8_t* x, int64_t ldx,
     }
     if constexpr (n > together) {
         add_scaled_dots<family, M, g + together, n - together, false>(quants, x, ldx, scales, dots);
+    }
+}
+
+// 32 columns without sub-scales.
+template <Family family, int M>
+inline void plain_dots(const uint8_t* quants, const Inputs& x, Ints (&dots)[M][kTileParts]) {
+    constexpr int zero = traits_of(family).zero;
+    Ints ones[kTileParts];
+    for (Ints& one : ones) one = splat_ints(0x10001);
+    add_scaled_dots<family, M, 0, 8, true>(quants, x.q, x.k, ones, dots);
+    if constexpr (zero != 0) {
+#pragma GCC unroll 2
+        for (int part = 0; part < kTileParts; ++part) {
+#pragma GCC unroll 4
+            for (int m = 0; m < M; ++m) {
+                dots[m][part] = minus(dots[m][part], dot_pairs(x.sums_of_16(m), splat_ints(zero * 0x10001)));
+            }
+        }
+    }
+}
+
+constexpr int log2_of(int power) {
+    return power > 1 ? 1 + log2_of(power / 2) : 0;
+}
+
+// The sub-scales of 32 columns times their dots. Zero points wait for the end: the sums of activations are scaled
+// alike.
+template <Family family, int M>
+inline void scaled_dots(const uint8_t* quants, const int8_t* scales, const Inputs& x, Ints (&dots)[M][kTileParts]) {
+    constexpr BlockTraits traits = traits_of(family);
+    Ints first[kTileParts], pairs[kTileParts];
+    for (int part = 0; part < kTileParts; ++part) {
+        first[part] = load_signed(scales + part * kLanes);
+        pairs[part] = pairs_of(first[part], first[part]);
+    }
+    add_scaled_dots<family, M, 0, traits.sub_len / 4, true>(quants, x.q, x.k, pairs, dots);
+    if constexpr (traits.sub_len == 16) {
+        Ints both_scales[kTileParts];
+        for (int part = 0; part < kTileParts; ++part) {
+            const Ints second = load_signed(scales + kTileRows + part * kLanes);
+            pairs[part] = pairs_of(second, second);
+            both_scales[part] = pairs_of(first[part], second);
+        }
+        add_scaled_dots<family, M, 4, 4, false>(quants, x.q, x.k, pairs, dots);
+        for (int part = 0; part < kTileParts; ++part) {
+            for (int m = 0; m < M; ++m) {
+                const Ints excess = dot_pairs(x.sums_of_16(m), both_scales[part]);
+                dots[m][part] = minus(dots[m][part], shift_left<log2_of(traits.zero)>(excess));
+            }
+        }
+    }
+}
+
+// dots = sum of scale (code - zero) x over 32 columns, exactly (below 2^24), for M rows of activations and 16 weight
+// rows. `scales`: where their sub-scales begin, if the family has any.
+template <Family family, int M>
+inline void column_dots(const uint8_t* quants, const int8_t* scales, const Inputs& x, Vec (&dots)[M][kTileParts]) {
+    Ints sums[M][kTileParts];
+    if constexpr (traits_of(family).sub_scales == SubScales::none) {
+        plain_dots<family, M>(quants, x, sums);
+    } else {
+        scaled_dots<family, M>(quants, scales, x, sums);
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 2
+        for (int part = 0; part < kTileParts; ++part) dots[m][part] = to_floats(sums[m][part]);
     }
 }
 
