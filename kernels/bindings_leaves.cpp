@@ -81,7 +81,7 @@ Out conv_silu(const std::string& isa, const In<float, 2>& rows, const In<float, 
     std::vector<const float*> starts;
     for (size_t i = 0; i < num_taps; ++i) starts.push_back(rows.data() + i * channels);
     Made<float> out({channels});
-    kernels_of(isa).conv_silu(starts.data(), taps.data(), num_taps, channels, out.data);
+    kernels_of(isa).conv_silu(starts.data(), taps.data(), channels, num_taps, channels, out.data);
     return out.array;
 }
 

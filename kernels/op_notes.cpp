@@ -15,6 +15,7 @@ class Notes {
     OpNote operator()(const NormRopeOp&) const { return {"norm_rope", "", 0}; }
     OpNote operator()(const CausalConvOp&) const { return {"causal_conv", "", 0}; }
     OpNote operator()(const GatedDeltaOp&) const { return {"gated_delta", "", 0}; }
+    OpNote operator()(const DeltaNetOp&) const { return {"gated_delta", "", 0}; }
     OpNote operator()(const ReplayOp&) const { return {"replay", "", 0}; }
     OpNote operator()(const AttentionOp&) const { return {"attention", "", 0}; }
     OpNote operator()(const HeadOp& op) const { return reading("head", &op.table, 1); }

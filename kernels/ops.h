@@ -15,6 +15,6 @@
 namespace qwick {
 
 using Op = std::variant<EmbedOp, HiddenOp, ConcatOp, RmsNormOp, GatedRmsNormOp, NormRopeOp, LinearOp, GateUpOp,
-                        CausalConvOp, GatedDeltaOp, ReplayOp, AttentionOp, HeadOp>;
+                        CausalConvOp, GatedDeltaOp, DeltaNetOp, ReplayOp, AttentionOp, HeadOp>;
 
 }  // namespace qwick

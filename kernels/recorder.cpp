@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "errors.h"
+#include "fusion.h"
 
 namespace qwick {
 namespace {
@@ -250,6 +251,7 @@ Recording Recorder::finish(BufferId hidden, BufferId head) {
     recording_.has_head = head >= 0;
     for (Value& value : recording_.values) value.width = std::max<int64_t>(value.width, 0);
     head_ = -1;
+    fuse(recording_);
     return std::move(recording_);
 }
 

@@ -12,11 +12,38 @@ struct CausalConvOp {
     std::vector<float> taps;  // [num_taps][channels]: turned from the checkpoint's [channels][num_taps]
     int64_t num_taps, channels, layer;
     BufferId out;
+
+    int64_t carried() const { return num_taps - 1; }
 };
+
+// The convolution of one run, for any part of the channels.
+struct ConvRun {
+    const CausalConvOp& op;
+    const float* x;  // the run's first token, its rows ldx floats apart
+    int64_t ldx;
+    const float* before;  // [num_taps - 1][channels]: what the slot carries; null: the sequence begins, zeros
+    const float* zeros;   // as many as channels are asked for
+
+    static ConvRun of(const CausalConvOp& op, const Step& step, const Run& run, const float* x, int64_t ldx,
+                      const float* zeros) {
+        return {op, x, ldx, run.context_len == 0 ? nullptr : step.cache->conv(op.layer, run.slot), zeros};
+    }
+
+    // Channels [first, first + count) of the run's token t.
+    void output(const Kernels& kernels, int64_t t, int64_t first, int64_t count, float* out) const;
+    // The columns carried after `num_tokens` tokens, to a slot's; it may be the run's own.
+    void carry(int64_t num_tokens, int64_t first, int64_t count, float* slot) const;
+
+  private:
+    const float* column(int64_t t, int64_t first) const;
+};
+
+// Slots after a run: what its snapshots, its own slot or its pending lane hold of the channels' inputs.
+void keep_inputs(const ConvRun& conv, Step& step, const Run& run, int64_t first, int64_t count);
 
 void run(const CausalConvOp& op, Step& step);
 
-// x, out [tokens, channels] of the batch's runs; also for a commit's replay.
-void convolve(const CausalConvOp& op, Step& step, const float* x, float* out);
+// The same for runs of `shortest` tokens and more only.
+void convolve(const CausalConvOp& op, Step& step, int64_t shortest);
 
 }  // namespace qwick

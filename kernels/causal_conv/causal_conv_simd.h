@@ -4,10 +4,11 @@
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-void conv_silu(const float* const* rows, const float* taps, int64_t num_taps, int64_t channels, float* out) {
+void conv_silu(const float* const* rows, const float* taps, int64_t ldt, int64_t num_taps, int64_t channels,
+               float* out) {
     for (int64_t c = 0; c < channels; c += kLanes) {
         Vec sum = zero();
-        for (int64_t i = 0; i < num_taps; ++i) sum = fma(load(taps + i * channels + c), load(rows[i] + c), sum);
+        for (int64_t i = 0; i < num_taps; ++i) sum = fma(load(taps + i * ldt + c), load(rows[i] + c), sum);
         store(out + c, silu(sum));
     }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "causal_conv/causal_conv.h"
+#include "norm/norm.h"
 #include "step.h"
 
 namespace qwick {
@@ -14,12 +15,24 @@ struct GatedDeltaOp {
     BufferId out;
 };
 
+// A delta layer between its projections: three ops of the contract that the recorder joins (fusion.h). Short runs go
+// through all of it head by head, in one parallel section; long ones op by op.
+struct DeltaNetOp {
+    CausalConvOp conv;
+    GatedDeltaOp delta;
+    GatedRmsNormOp norm;
+};
+
 struct ReplayOp {
     CausalConvOp conv;
     GatedDeltaOp delta;
 };
 
 void run(const GatedDeltaOp& op, Step& step);
+void run(const DeltaNetOp& op, Step& step);
 void run(const ReplayOp& op, Step& step);
+
+// The same for runs of `shortest` tokens and more only.
+void recur(const GatedDeltaOp& op, Step& step, int64_t shortest);
 
 }  // namespace qwick

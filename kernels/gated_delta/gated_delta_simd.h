@@ -88,15 +88,64 @@ void run_tiles(float* s, int64_t k_dim, const Tokens& tokens) {
     pass<W, true, false>(s, k_dim, tokens.g[(tokens.num - 1) * tokens.ldg], k, delta, k, k, a, b);
 }
 
+// One token for W vectors of lanes after W others: those before `s` are updated (as in `pass`) while those at `s` are
+// read for the first time, so that memory is asked for something all the time.
+template <int W, bool update, bool recall>
+inline void sweep(float* s, int64_t k_dim, float g, const float* k, const float* q, const Vec (&delta)[W], Vec (&a)[W],
+                  Vec (&b)[W]) {
+    const Vec decay = splat(g);
+    Vec sum_a[W], sum_b[W];
+    for (int w = 0; w < W; ++w) sum_a[w] = sum_b[w] = zero();
+    float* before = update ? s - W * kLanes * k_dim : s;
+    for (int64_t i = 0; i < k_dim; ++i) {
+        const Vec k_i = splat(k[i]), q_i = splat(q[i]);
+#pragma GCC unroll 4
+        for (int w = 0; w < W; ++w) {
+            const int64_t at = (w / kVecsPerTile * k_dim + i) * kDeltaTile + w % kVecsPerTile * kLanes;
+            if constexpr (recall) {
+                const Vec state = load(s + at);
+                sum_a[w] = fma(state, k_i, sum_a[w]);
+                sum_b[w] = fma(state, q_i, sum_b[w]);
+            }
+            if constexpr (update) store(before + at, fma(k_i, delta[w], mul(decay, load(before + at))));
+        }
+    }
+    for (int w = 0; w < W; ++w) a[w] = sum_a[w], b[w] = sum_b[w];
+}
+
+// One token for `num` lanes, a multiple of W vectors: from memory once and back once.
+template <int W>
+void run_token(float* s, int64_t k_dim, int64_t num, const Tokens& token) {
+    Vec a[W], b[W], delta[W];
+    for (int64_t lane = 0; lane <= num; lane += W * kLanes) {
+        float* at = s + lane * k_dim;
+        if (lane == 0) {
+            sweep<W, false, true>(at, k_dim, *token.g, token.k, token.q, delta, a, b);
+        } else if (lane < num) {
+            sweep<W, true, true>(at, k_dim, *token.g, token.k, token.q, delta, a, b);
+        } else {
+            sweep<W, true, false>(at, k_dim, *token.g, token.k, token.q, delta, a, b);
+            return;
+        }
+        emit<W>({1, token.q, token.k, 0, token.v + lane, 0, token.g, token.beta, 0, token.out + lane, 0}, 0, k_dim, a,
+                b, delta);
+    }
+}
+
 void delta_run(float* s, int64_t k_dim, int64_t /*v_dim*/, int64_t v_begin, int64_t v_end, int64_t num_tokens,
                const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g,
                const float* beta, int64_t ldg, float* out, int64_t ldo) {
     if (num_tokens == 0) return;
-    // Two tiles at once where one has too few chains of fma (AVX-512) or memory is the limit (one token).
-    const bool two = kVecsPerTile == 1 || num_tokens == 1;
-    for (int64_t lane = v_begin; lane < v_end;) {
+    int64_t lane = v_begin;
+    if (const int64_t pairs = (v_end - lane) / (2 * kDeltaTile) * (2 * kDeltaTile); num_tokens == 1 && pairs > 0) {
+        run_token<2 * kVecsPerTile>(s + lane * k_dim, k_dim, pairs,
+                                    {1, q, k, 0, v + lane, 0, g, beta, 0, out + lane, 0});
+        lane += pairs;
+    }
+    while (lane < v_end) {
         const Tokens tokens{num_tokens, q, k, ldqk, v + lane, ldv, g, beta, ldg, out + lane, ldo};
-        if (two && v_end - lane >= 2 * kDeltaTile) {
+        // Two tiles at once where one has too few chains of fma.
+        if (kVecsPerTile == 1 && v_end - lane >= 2 * kDeltaTile) {
             run_tiles<2 * kVecsPerTile>(s + lane * k_dim, k_dim, tokens);
             lane += 2 * kDeltaTile;
         } else {

@@ -90,17 +90,31 @@ def causal_conv(backend: Any) -> Any:
 
 def delta_layer(format: Format) -> Callable[[Any], Any]:
     """Projections, convolution, delta rule, gated norm, residual: everything that reads or writes a slot."""
+    return _delta_layer(format, joined=True)
 
+
+def delta_layer_apart(format: Format) -> Callable[[Any], Any]:
+    """The same, with an op between others that a recorder would join."""
+    return _delta_layer(format, joined=False)
+
+
+def _delta_layer(format: Format, *, joined: bool) -> Callable[[Any], Any]:
     def define(backend: Any) -> Any:
-        w = {name: matrix(backend, name, n, WIDTH, format) for name, n in (("qkv", DELTA.channels), ("a", 4), ("b", 4))}
-        back = matrix(backend, "out", WIDTH, DELTA.num_v * DELTA.v_dim, format)
+        width = DELTA.num_v * DELTA.v_dim
+        sizes = {"qkv": DELTA.channels, "a": 4, "b": 4, "z": width}
+        w = {name: matrix(backend, name, n, WIDTH, format) for name, n in sizes.items()}
+        back = matrix(backend, "out", WIDTH, width, format)
         conv, decay, dt_bias = delta_vectors(backend)
+        norm = vector(backend, "norm", DELTA.v_dim)
 
         def network(ops: Any, step: Any) -> Any:
             x = inputs(backend, ops, step)
-            qkv, a, b = ops.linear(x, [w["qkv"], w["a"], w["b"]])
+            qkv, z, b, a = ops.linear(x, [w["qkv"], w["z"], w["b"], w["a"]])
             qkv = ops.causal_conv(qkv, conv, 0, step)
-            return Outputs(hidden=ops.linear_add(ops.gated_delta(qkv, a, b, decay, dt_bias, 0, DELTA, step), back, x))
+            if not joined:
+                ops.rms_norm(z, vector(backend, "unused", width), EPS)
+            out = ops.gated_delta(qkv, a, b, decay, dt_bias, 0, DELTA, step)
+            return Outputs(hidden=ops.linear_add(ops.gated_rms_norm(out, z, norm, EPS), back, x))
 
         return network
 

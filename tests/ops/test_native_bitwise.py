@@ -65,6 +65,22 @@ def test_a_snapshot_continues_as_if_the_run_had_ended_there(isa, layer):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_joined_ops_give_the_bits_of_the_ops_apart(isa):
+    joined, apart = (
+        open_network(f(F32), NativeBackend(2, 2, isa)) for f in (small.delta_layer, small.delta_layer_apart)
+    )
+    kinds = [[op[0] for op in program.program.ops] for program in (joined, apart)]
+    assert "causal_conv" not in kinds[0]
+    assert "causal_conv" in kinds[1]
+    for pieces in (
+        [Piece(0, 0, 20, snapshots=((3, 5),)), Piece(1, 0, 2), Piece(2, 0, 1, Role.DECODE)],
+        [Piece(0, 20, 8, Role.DECODE, commit=False), Piece(1, 2, 5, snapshots=((2, 6), (5, 7))), Piece(2, 1, 1)],
+        [Piece(0, 20, 1, Role.DECODE), Piece(6, 4, 9, sequence=1), Piece(5, 3, 8, sequence=0), Piece(7, 7, 1)],
+    ):
+        same(joined(pieces), apart(pieces))
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("layer", [name for name in LAYERS if name.startswith("delta")])
 @pytest.mark.parametrize("context", [0, 2, 20])
 def test_a_verified_and_committed_draft_equals_a_direct_run(isa, layer, context):
