@@ -63,6 +63,7 @@ void bind_machine(nb::module_& m) {
         const ThreadCount found = default_thread_count();
         return std::pair(found.count, found.reason);
     });
+    m.def("most_thread_count", &most_thread_count);
     m.def("stress_pool", &stress_pool, "threads"_a, "jobs"_a, "items"_a, nb::call_guard<nb::gil_scoped_release>());
     m.def("available_memory", &available_memory);
     m.def("read_stream", &read_stream, "num_bytes"_a, "threads"_a, "seconds"_a,

@@ -86,4 +86,10 @@ ThreadCount default_thread_count() {
     return {std::clamp(count, 1, kMaxThreads), reason};
 }
 
+int most_thread_count() {
+    const size_t cpus = allowed_cpus().size();
+    const double count = std::min(cpus ? static_cast<double>(cpus) : std::thread::hardware_concurrency(), cpu_quota());
+    return std::clamp(static_cast<int>(count), 1, kMaxThreads);
+}
+
 }  // namespace qwick

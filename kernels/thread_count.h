@@ -14,4 +14,7 @@ struct ThreadCount {
 // one core share its multipliers and its L2: decode does not gain, prompts lose.
 ThreadCount default_thread_count();
 
+// Hardware threads this process may run on, no more than the quota: more of them never help.
+int most_thread_count();
+
 }  // namespace qwick

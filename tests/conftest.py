@@ -1,6 +1,7 @@
 """What holds for every test: reproducible examples, no dependence on the caller's environment."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,8 +18,15 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "qwick")
 
 
+@pytest.fixture(scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What stands for the user's state folder."""
+    return tmp_path_factory.mktemp("state")
+
+
 @pytest.fixture(autouse=True)
-def _own_settings_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_settings_only(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
     """QWICK_* variables of the caller's shell change what is tested; only a test itself may set them."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
     for name in [name for name in os.environ if name.startswith("QWICK_") and name != "QWICK_SANITIZED"]:
         monkeypatch.delenv(name)

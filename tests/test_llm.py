@@ -75,7 +75,7 @@ def scripted(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> tuple[
     class Engine(ScriptedEngine):
         script = tuple(TOKENIZER.encode(text, allow_special=True))
 
-        def __init__(self, model: object, config: EngineConfig) -> None:
+        def __init__(self, model: object, config: EngineConfig, trial: object) -> None:
             super().__init__(model, config)
             made.append(self)
 

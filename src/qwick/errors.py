@@ -46,8 +46,16 @@ class KernelError(QwickError):
     exit_code = 7
 
 
-class FormatWarning(UserWarning):
-    """A file holds weights in a type that costs more here than it promises. The command line shows it as one line."""
+class QwickWarning(UserWarning):
+    """Base of every warning qwick gives. The command line shows it as one line."""
+
+
+class FormatWarning(QwickWarning):
+    """A file holds weights in a type that costs more here than it promises."""
+
+
+class StateWarning(QwickWarning):
+    """A file that qwick keeps for itself is damaged, and ignored."""
 
 
 class VerificationError(QwickError):

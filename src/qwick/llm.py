@@ -29,6 +29,7 @@ from qwick.text.quoting import Piece
 from qwick.text.segments import Segments
 from qwick.text.tokenizer import Tokenizer
 from qwick.text.turns import next_turn, unshared_len
+from qwick.thread_choice import ThreadChoice
 
 DEFAULT_CONTEXT_LEN = 4096  # less when the model takes less
 
@@ -59,7 +60,8 @@ class LLM:
 
     path           `pocket` (the embedded model), a Hugging Face style folder, a GGUF file, or a name of the local store
     format         of the weights in memory (`q8_0`, …); None: as the files have them
-    threads        for decoding; threads_batch for prompts; None: what this machine's cores, affinity and cgroup suggest
+    threads        for decoding; threads_batch for prompts. None: as many as were found fastest for this model here; at
+                   first what cores, affinity and cgroup suggest, and the first steps try others (thread_choice.py)
     context_len    most tokens of one prompt and its answer; None: 4096, or less when the model takes less
     kv_format      of the attention cache: `f16`, or `f32` (twice the memory, no rounding)
     lock_memory    keep the weights from being swapped out; CapacityError when the system forbids it
@@ -100,12 +102,13 @@ class LLM:
         try:
             # The official vocabulary takes 0.6 s, in which Python can do nothing else: beside the reading of weights.
             with source, ThreadPoolExecutor(1) as pool:
+                choice = ThreadChoice(str(path), source, weight_format, threads, threads_batch)
                 making: list[Future[Tokenizer]] = []
                 model = open_model(
                     source,
                     format=weight_format,
-                    threads=threads,
-                    threads_batch=threads_batch,
+                    threads=choice.threads,
+                    threads_batch=choice.threads_batch,
                     lock_memory=lock_memory,
                     progress=progress,
                     beside=lambda: making.append(pool.submit(Tokenizer.open, found, source.metadata)),
@@ -117,7 +120,7 @@ class LLM:
             self.context_len = min(DEFAULT_CONTEXT_LEN, longest) if context_len is None else context_len
             config = EngineConfig(self.context_len, max_sequences, kv_format=kv_format, kept_sequences=kept_sequences)
             self._keeps = kept_sequences > 0
-            self._streams = Streams(Engine(model, config))
+            self._streams = Streams(Engine(model, config, choice.trial(self.backend, config.step_tokens)))
         except BaseException:
             self.template.close()
             raise

@@ -15,6 +15,7 @@ from qwick.cli import terminal
 from qwick.cli.main import commands
 from qwick.model.config import load_config
 from qwick.ops.native import describe_machine
+from qwick.thread_choice import Machine, Record
 from tests.small_model import write_small_model
 
 RUNNER = CliRunner()
@@ -112,6 +113,15 @@ def test_doctor_tells_what_was_chosen() -> None:
 
 
 @pytest.mark.skipif(not (pocket.FOLDER / "config.json").exists(), reason="this checkout has no embedded model yet")
+def test_doctor_shows_how_many_threads_were_found_fastest() -> None:
+    Record("my\x1b model", "key", Machine.here(), 1, None).save()
+    text = output("doctor")
+    assert "1 for answers" in text
+    assert "\x1b" not in text
+    found = json.loads(output("doctor", "--json"))["tuned_threads"]
+    assert [row["threads"] for row in found if row["model_key"] == "key"] == [1]
+
+
 def test_doctor_for_a_bug_report() -> None:
     found = json.loads(output("doctor", "--json"))
     machine = describe_machine()

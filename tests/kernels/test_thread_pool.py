@@ -33,6 +33,7 @@ def test_the_default_count_respects_the_affinity():
     count, reason = _kernels.default_thread_count()
     assert 1 <= count <= len(os.sched_getaffinity(0))
     assert "core" in reason
+    assert count <= _kernels.most_thread_count() <= len(os.sched_getaffinity(0))
     one = min(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, [{one}]); from qwick import _kernels as k; print(k.default_thread_count())"

@@ -58,10 +58,9 @@ def turns_in(lines: Iterable[bytes]) -> Iterator[str]:
 
 def history_path() -> Path:
     """Where the lines of earlier chats are. Raises OSError, RuntimeError when there is no home."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    # The specification: a relative path there is invalid and counts as none.
-    base = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
-    return base / "qwick" / "chat_history"
+    from qwick.thread_choice import state_folder
+
+    return state_folder() / "chat_history"
 
 
 class Editor:

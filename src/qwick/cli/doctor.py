@@ -3,17 +3,19 @@
 import json
 import platform
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from textwrap import fill
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qwick.cli.predict import show_predictions
 from qwick.cli.terminal import one_line
 from qwick.errors import QwickError
+
+if TYPE_CHECKING:
+    from qwick.thread_choice import Record
 
 PACKAGES = ("numpy", "tokenizers", "jinja2", "typer", "rich")
 
@@ -30,10 +32,12 @@ def doctor(
         show_predictions(as_json=as_json)
         return
     from qwick.ops.native import describe_machine
+    from qwick.thread_choice import records
 
-    machine = describe_machine()
+    machine, known = describe_machine(), records()
     if as_json:
-        found = {"processor": _processor()} | asdict(machine) | {"versions": dict(_versions()), "answer": _answer()}
+        found = {"processor": _processor()} | asdict(machine) | {"tuned_threads": [asdict(record) for record in known]}
+        found |= {"versions": dict(_versions()), "answer": _answer()}
         typer.echo(json.dumps(found, indent=2))
         return
     rows = [
@@ -42,6 +46,7 @@ def doctor(
         ("chosen", machine.isa),
         *_kernel_rows(machine.kernel_choice),
         ("threads", f"{machine.threads}: {machine.threads_reason}"),
+        *_tuned_rows(known),
         ("memory", f"{machine.available_bytes / 2**30:.1f} GiB available"),
         ("huge pages", _huge_pages(machine.huge_pages)),
         ("versions", ", ".join(f"{name} {number}" for name, number in _versions())),
@@ -70,13 +75,22 @@ def _kernel_rows(choice: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield f"  by {isa}", ", ".join(listed)
 
 
+def _tuned_rows(known: "Sequence[Record]") -> Iterator[tuple[str, str]]:
+    """What was found fastest for each model, where a model was used long enough."""
+    from qwick.thread_choice import records_folder
+
+    for record in known:
+        kinds = (("answers", record.threads), ("prompts", record.threads_batch))
+        found = ", ".join(f"{count} for {kind}" for kind, count in kinds if count is not None)
+        yield f"  of {record.model}", f"{found} (found by trial; --threads says otherwise)"
+    if known:
+        yield "  kept in", str(records_folder())
+
+
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{name or platform.processor() or 'unknown'} ({platform.machine()})"
+    from qwick.thread_choice import processor_name
+
+    return f"{processor_name() or platform.processor() or 'unknown'} ({platform.machine()})"
 
 
 def _huge_pages(state: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from qwick.cli.terminal import complain, warn
-from qwick.errors import CapacityError, FormatWarning, QwickError, UsageError
+from qwick.errors import CapacityError, QwickError, QwickWarning, UsageError
 
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 + the number of the signal, as shells report it
 
@@ -65,11 +65,11 @@ def failures_as_exit_codes() -> Generator[None]:
 def warnings_as_lines() -> Generator[None]:
     """Our own warnings as one line each; those of libraries as Python shows them."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", FormatWarning)
+        warnings.simplefilter("always", QwickWarning)
         others = warnings.showwarning
 
         def show(message: Warning | str, *details: Any, **more: Any) -> None:
-            if isinstance(message, FormatWarning):
+            if isinstance(message, QwickWarning):
                 warn(str(message))
             else:
                 others(message, *details, **more)

@@ -27,7 +27,8 @@ ENVIRONMENT = {
     "QWICK_MODELS": "the folder of the local store; without it `~/.local/share/qwick/models`, or under `XDG_DATA_HOME`",
     "QWICK_ISA": "forces an instruction set of `qwick doctor`'s list",
     "QWICK_DEBUG": "shows the traceback of an unexpected error",
-    "XDG_STATE_HOME": "`qwick/chat_history` there holds what was typed into `qwick chat`; without it `~/.local/state`",
+    "XDG_STATE_HOME": "`qwick/chat_history` there holds what was typed into `qwick chat`, `qwick/threads` how many "
+    "threads were found fastest; without it `~/.local/state`",
     "NO_COLOR": "no colours",
 }
 

@@ -99,7 +99,7 @@ class SamplingFlags:
 class MachineFlags:
     """How a model uses this machine."""
 
-    threads: Annotated[int | None, _machine("Threads for decoding; `qwick doctor` shows why.", "N")] = None
+    threads: Annotated[int | None, _machine("Threads for decoding; `qwick doctor` shows what is best.", "N")] = None
     threads_batch: Annotated[int | None, _machine("Threads for prompts.", "N")] = None
     format: Annotated[
         str | None,

@@ -11,9 +11,10 @@ from qwick.engine.batching import build
 from qwick.engine.config import EngineConfig
 from qwick.engine.request import Event, Finish, Request, Sequence
 from qwick.engine.scheduler import PlannedRun, plan
+from qwick.engine.thread_trial import ThreadTrial
 from qwick.errors import CapacityError, UsageError
 from qwick.model.model import Model
-from qwick.ops.contract import Result
+from qwick.ops.contract import Batch, Result
 from qwick.sampling.sampler import sample
 
 # A step gives the GIL up and has to get it back. Beside a busy Python thread that takes one switch interval: at
@@ -24,10 +25,11 @@ SWITCH_INTERVAL = 1e-4  # seconds
 class Engine:
     """Runs sequences of one model together. Not thread-safe; the caller turns the crank with `step`.
 
-    Making one shortens the interpreter's switch interval to 0.1 ms, for the whole process.
+    Making one shortens the interpreter's switch interval to 0.1 ms, for the whole process. `trial`: finds the best
+    number of threads from the first steps.
     """
 
-    def __init__(self, model: Model[Any], config: EngineConfig) -> None:
+    def __init__(self, model: Model[Any], config: EngineConfig, trial: ThreadTrial | None = None) -> None:
         check_context(config.context_len, model.config.max_position_embeddings)
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
         self.model = model
@@ -40,6 +42,7 @@ class Engine:
             max_tokens=config.step_tokens,
             kv_format=config.kv_format,
         )
+        self._trial = trial
         self._ids = count()
         self._waiting: list[tuple[int, Request]] = []
         self._running: dict[int, Sequence] = {}
@@ -85,7 +88,7 @@ class Engine:
         try:
             started = perf_counter()
             batch = build(planned, self.model.rope)
-            result = self.model.forward(batch)
+            result = self._forward(batch)
             tokens = self._sample(planned, result)
             return self._commit(planned, tokens, perf_counter() - started)
         except BaseException:
@@ -116,6 +119,11 @@ class Engine:
         if request.sampling.max_tokens is None:
             return self.config.context_len
         return min(self.config.context_len, len(request.token_ids) + request.sampling.max_tokens)
+
+    def _forward(self, batch: Batch) -> Result:
+        if self._trial is None or self._trial.is_over:
+            return self.model.forward(batch)
+        return self._trial.run(self.model.forward, batch)
 
     def _sample(self, planned: list[PlannedRun], result: Result) -> dict[int, int]:
         """New token by sequence id, for the runs that reached their last known token."""

@@ -330,6 +330,11 @@ def default_threads() -> tuple[int, str]:
     return _kernels.default_thread_count()
 
 
+def most_threads() -> int:
+    """Hardware threads that this process may use: two a core where those are two."""
+    return _kernels.most_thread_count()
+
+
 class Encoder:
     """f32 rows -> blocks of a file, on threads that stay from call to call. `threads` None: `default_threads()`."""
 
