@@ -82,7 +82,7 @@ def _tuned_rows(known: "Sequence[Record]") -> Iterator[tuple[str, str]]:
     for record in known:
         kinds = (("answers", record.threads), ("prompts", record.threads_batch))
         found = ", ".join(f"{count} for {kind}" for kind, count in kinds if count is not None)
-        yield f"  of {record.model}", f"{found} (found by trial; --threads says otherwise)"
+        yield f"  of {one_line(record.model)}", f"{found} (found by trial; --threads says otherwise)"
     if known:
         yield "  kept in", str(records_folder())
 
