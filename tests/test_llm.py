@@ -18,13 +18,14 @@ from qwick.store import find_model
 from qwick.streams import Completion, Stream
 from qwick.text.segments import Kind
 from qwick.text.tokenizer import Tokenizer
+from qwick.text.vocabulary import WholeVocabulary
 from tests.checkpoints import small_config
 from tests.gguf_model import add_tokenizer, write_gguf
 from tests.small_model import write_small_model
 from tests.text.tokenizer_folder import make_backend
 
 USER = [{"role": "user", "content": "hello"}]
-TOKENIZER = Tokenizer(make_backend())
+TOKENIZER = Tokenizer(WholeVocabulary(make_backend()))
 
 
 @pytest.fixture(scope="module")

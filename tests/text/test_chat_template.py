@@ -13,12 +13,13 @@ from qwick.errors import CheckpointError, TemplateError, UsageError
 from qwick.text.chat_template import CHATML, OFFICIAL, ChatTemplate
 from qwick.text.template_process import RENDER_SECONDS
 from qwick.text.tokenizer import Tokenizer
+from qwick.text.vocabulary import WholeVocabulary
 from tests.text.tokenizer_folder import make_backend, write_folder
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL = ChatTemplate((TEMPLATES / "qwen3.5_0.8b_2b.jinja").read_text())
 LARGE = ChatTemplate((TEMPLATES / "qwen3.5_4b_9b.jinja").read_text())
-TOKENIZER = Tokenizer(make_backend())
+TOKENIZER = Tokenizer(WholeVocabulary(make_backend()))
 USER = [{"role": "user", "content": " Hi  "}]
 TOOL_CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": [2, "ü<"], "c": True}}}
 TOOLS = [

@@ -8,6 +8,7 @@ import pytest
 from qwick.text.answer import Answer
 from qwick.text.detokenizer import Detokenizer
 from qwick.text.tokenizer import Tokenizer
+from qwick.text.vocabulary import WholeVocabulary
 from tests.text.corpus import INVALID, SCRIPTS, TEXTS
 from tests.text.tokenizer_folder import make_backend
 
@@ -69,7 +70,7 @@ def test_a_stop_string_of_any_script_at_every_byte(text: str) -> None:
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_through_a_vocabulary_of_bytes(text: str) -> None:
     """Ids of a byte-level tokenizer, with tokens that end inside characters; NFC is what it normalises to."""
-    tokenizer = Tokenizer(make_backend())
+    tokenizer = Tokenizer(WholeVocabulary(make_backend()))
     ids = tokenizer.encode(text, allow_special=False)
     detokenizer = Detokenizer(tokenizer.token_bytes)
     pieces = [detokenizer.push(i) for i in ids]

@@ -14,9 +14,10 @@ from tokenizers import AddedToken
 
 from qwick.errors import CheckpointError, UsageError
 from qwick.text.tokenizer import Tokenizer
+from qwick.text.vocabulary import WholeVocabulary
 from tests.text.tokenizer_folder import SPECIAL, TEXT_LIKE, make_backend, write_folder
 
-TOKENIZER = Tokenizer(make_backend())
+TOKENIZER = Tokenizer(WholeVocabulary(make_backend()))
 ADDED = [*SPECIAL, *TEXT_LIKE]
 
 
@@ -52,7 +53,7 @@ def test_tags_are_text_even_where_a_file_calls_them_special() -> None:
     backend.add_tokens([AddedToken(tag, special=True, normalized=False) for tag in TEXT_LIKE])
     added = backend.get_added_tokens_decoder()
     assert sum(token.special for token in added.values()) == len(SPECIAL) + len(TEXT_LIKE)
-    tokenizer = Tokenizer(backend)
+    tokenizer = Tokenizer(WholeVocabulary(backend))
     assert tokenizer.decode(tokenizer.encode("<think>a</think>b<|im_end|>", allow_special=True)) == "<think>a</think>b"
 
 

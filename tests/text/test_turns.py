@@ -8,9 +8,10 @@ from qwick import pocket
 from qwick.text.chat_template import CHATML, ChatTemplate
 from qwick.text.tokenizer import Tokenizer
 from qwick.text.turns import next_turn, unshared_len
+from qwick.text.vocabulary import WholeVocabulary
 from tests.text.tokenizer_folder import make_backend
 
-TOKENIZER = Tokenizer(make_backend())
+TOKENIZER = Tokenizer(WholeVocabulary(make_backend()))
 TEMPLATES = {path.stem: path.read_text() for path in (Path(__file__).parent / "templates").glob("*.jinja")}
 TEMPLATES |= {"pocket": (pocket.FOLDER / "chat_template.jinja").read_text(), "chatml": CHATML}
 QUESTION = {"role": "user", "content": "hello"}

@@ -257,6 +257,7 @@ tensors = st.builds(tensor, names, st.lists(numbers, max_size=6).map(tuple), st.
     st.one_of(st.none(), st.tuples(numbers, numbers)),
 )
 @example([key(b"k", ARRAY, array(STRING, 1, text(b"", U64_MAX)))], [], b"", None)
+@example([], [tensor(b"", (0,), 2, 0)], b"", None)
 def test_what_is_accepted_lies_in_the_file(
     tmp_path: Path, keys: list[bytes], listed: list[bytes], data: bytes, counts: tuple[int, int] | None
 ) -> None:

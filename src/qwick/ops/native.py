@@ -4,7 +4,7 @@ The only module that imports `qwick._kernels`.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from qwick.ops.contract import (
 )
 
 NativeWeight: TypeAlias = _kernels.Tensor
+Substrings: TypeAlias = _kernels.Substrings
 Buffer = NewType("Buffer", int)
 """A value of a program being recorded: its index."""
 
@@ -383,6 +384,26 @@ def strings(data: NDArray[np.uint8], ends: NDArray[np.uint64]) -> list[str]:
 def string_pairs(data: NDArray[np.uint8], ends: NDArray[np.uint64]) -> list[tuple[str, str] | None]:
     """What stands on either side of the one space in each of them; None where there is not just one."""
     return _kernels.string_pairs(data, ends)
+
+
+def check_vocabulary(
+    tokens: NDArray[np.uint8],
+    token_ends: NDArray[np.uint64],
+    kinds: NDArray[np.uint8],
+    merges: NDArray[np.uint8],
+    merge_ends: NDArray[np.uint64],
+) -> tuple[str, int]:
+    """What is wrong with a vocabulary and its merges, as `scan_strings` found them, and which of them has it.
+
+    "token twice", "merge of not two" (with a space between), "merge of no token" (a part, or what it makes); "" when
+    nothing is. `kinds` of tokens: 0 not in use, 1 of the vocabulary, 2 outside of it. Without the GIL.
+    """
+    return _kernels.check_vocabulary(tokens, token_ends, kinds, merges, merge_ends)
+
+
+def substrings(words: Iterable[str], most: int) -> Substrings:
+    """All substrings of `words`; `find` tells which strings of many are among them. CapacityError: more than `most`."""
+    return _kernels.Substrings(list(words), most)
 
 
 def read_stream(num_bytes: int, threads: int, seconds: float) -> float:

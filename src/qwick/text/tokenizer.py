@@ -1,8 +1,7 @@
 """Text to token ids, over the `tokenizers` library: byte-level BPE as all Qwen models use it."""
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +9,8 @@ from qwick.errors import CheckpointError, UsageError
 from qwick.text.detokenizer import Detokenizer
 from qwick.text.json_file import read_object
 from qwick.text.quoting import Piece
-from qwick.text.tokenizer_gguf import backend_of_gguf, stop_ids_of_gguf
+from qwick.text.tokenizer_gguf import GgufVocabulary, stop_ids_of_gguf
+from qwick.text.vocabulary import BYTE_OF, Encoder, Vocabulary, WholeVocabulary, errors_of_the_library
 from qwick.weights.checkpoint import NO_METADATA, Metadata
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ class Tokenizer:
     stop_ids      ids that end an answer
     """
 
-    def __init__(self, backend: "tokenizers.Tokenizer", stop_ids: Iterable[int] = ()) -> None:
-        added = backend.get_added_tokens_decoder()
-        self._backend = backend
-        self._bytes: dict[int, bytes] = {token_id: token.content.encode() for token_id, token in added.items()}
-        self.added_tokens = {token.content: token_id for token_id, token in added.items()}
-        self._added_ids = frozenset(added)
-        self.special_ids = frozenset(i for i, token in added.items() if token.special and token.content not in TAGS)
+    def __init__(self, vocabulary: Vocabulary, stop_ids: Iterable[int] = ()) -> None:
+        added = vocabulary.added
+        self._vocabulary = vocabulary
+        self._bytes: dict[int, bytes] = {token.token_id: token.text.encode() for token in added}
+        self.added_tokens = {token.text: token.token_id for token in added}
+        self._added_ids = frozenset(self._bytes)
+        self.special_ids = frozenset(token.token_id for token in added if token.is_special and token.text not in TAGS)
         named = (self.added_tokens[name] for name in END_TOKENS if name in self.added_tokens)
         self.stop_ids = frozenset((*stop_ids, *named))
 
@@ -46,24 +46,25 @@ class Tokenizer:
     def open(cls, path: Path, metadata: Metadata = NO_METADATA) -> "Tokenizer":
         """The tokenizer of a model: a folder, or a GGUF file and its metadata.
 
-        Raises CheckpointError when a file is missing or broken. The official vocabulary takes 0.6 s, so callers run
-        this in a thread beside the loading of the weights; it holds no state but the object it returns.
+        Raises CheckpointError when a file is missing or broken. The official tokenizer.json takes 0.6 s, a GGUF file
+        0.05, so callers run this in a thread beside the loading of the weights; it holds no state but the object it
+        returns.
         """
         if metadata:
-            with _errors_of_the_library(path):
-                return cls(backend_of_gguf(path, metadata), stop_ids_of_gguf(path, metadata))
+            with errors_of_the_library(path):
+                return cls(GgufVocabulary(path, metadata), stop_ids_of_gguf(path, metadata))
         backend = _open_backend(path / "tokenizer.json")
         backend.no_truncation()  # a file may ask for it, and prompts would be cut silently
         backend.no_padding()
         _check_byte_level(backend, path)
-        tokenizer = cls(backend)
+        tokenizer = cls(WholeVocabulary(backend))
         tokenizer.stop_ids |= _stop_ids(path, tokenizer.added_tokens)
         return tokenizer
 
     @property
     def num_tokens(self) -> int:
         """Size of the vocabulary, added tokens included. The model's embedding may have more rows."""
-        return self._backend.get_vocab_size()
+        return self._vocabulary.num_tokens
 
     def encode(self, text: str, *, allow_special: bool) -> list[int]:
         """The ids of `text`.
@@ -71,23 +72,18 @@ class Tokenizer:
         allow_special True: `<|im_start|>` in the text becomes the control token. For whole prompts of the caller's own.
         allow_special False: no id of an added token comes out, whatever the text says. For text of others.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the text is not Unicode: it holds a lone surrogate at position {error.start}") from None
-        ids = self._backend.encode(text, add_special_tokens=False).ids
-        if allow_special or self._added_ids.isdisjoint(ids):
-            return ids
-        return self._encode_as_text(text)
+        return self._encode(self._vocabulary.encoder([_unicode(text)]), text, allow_special=allow_special)
 
     def encode_pieces(self, pieces: Iterable[Piece]) -> list[int]:
         """The ids of a rendered chat: control tokens only where the template wrote them."""
+        pieces = list(pieces)
+        encoder = self._vocabulary.encoder([_unicode(piece.text) for piece in pieces if not piece.is_control])
         ids: list[int] = []
         for piece in pieces:
             if piece.is_control:
                 ids.append(self.added_tokens[piece.text])
             else:
-                ids += self.encode(piece.text, allow_special=False)
+                ids += self._encode(encoder, piece.text, allow_special=False)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -101,18 +97,22 @@ class Tokenizer:
             return b""
         known = self._bytes.get(token_id)
         if known is None:
-            known = self._bytes[token_id] = _bytes_of(self._backend.id_to_token(token_id) or "")
+            known = self._bytes[token_id] = _bytes_of(self._vocabulary.token(token_id))
         return known
 
-    def _encode_as_text(self, text: str) -> list[int]:
-        """The library's steps one by one, without the one that looks for added tokens."""
-        backend = self._backend
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        words = [text]
-        if backend.pre_tokenizer is not None:
-            words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-        return [token.id for word in words for token in backend.model.tokenize(word)]
+    def _encode(self, encoder: Encoder, text: str, *, allow_special: bool) -> list[int]:
+        ids = encoder.encode(text)
+        if allow_special or self._added_ids.isdisjoint(ids):
+            return ids
+        return encoder.encode_as_text(text)
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the text is not Unicode: it holds a lone surrogate at position {error.start}") from None
+    return text
 
 
 def _open_backend(path: Path) -> "tokenizers.Tokenizer":
@@ -120,22 +120,10 @@ def _open_backend(path: Path) -> "tokenizers.Tokenizer":
 
     if not path.is_file():  # nor a FIFO, which would never end
         raise CheckpointError(f"{path} is missing: copy it from the model's original repository")
-    with _errors_of_the_library(path):
+    with errors_of_the_library(path):
         if path.stat().st_size > MAX_FILE_BYTES:
             raise CheckpointError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB: this is no tokenizer")
         return tokenizers.Tokenizer.from_file(str(path))
-
-
-@contextmanager
-def _errors_of_the_library(path: Path) -> Generator[None]:
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except BaseException as error:  # a panic of the library's Rust code derives from BaseException
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise CheckpointError(f"cannot read {path}: {error}; download the file again") from None
-        raise
 
 
 def _check_byte_level(backend: "tokenizers.Tokenizer", folder: Path) -> None:
@@ -171,18 +159,8 @@ def _stop_ids(folder: Path, added_tokens: Mapping[str, int]) -> frozenset[int]:
     return frozenset(ids)
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """How byte-level BPE spells bytes: printable ones as themselves, others from U+0100 on (GPT-2, `encoder.py`)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTE_OF = _byte_alphabet()
-
-
 def _bytes_of(token: str) -> bytes:
     try:
-        return bytes([_BYTE_OF[char] for char in token])
+        return bytes([BYTE_OF[char] for char in token])
     except KeyError:  # not spelled in the alphabet: the library takes such a token literally
         return token.encode()

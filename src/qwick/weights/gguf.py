@@ -76,6 +76,8 @@ class GgufFile:
         return data
 
     def _decoded(self, name: str, kind: Stored, rows: NDArray[Any]) -> NDArray[np.float32]:
+        if rows.shape[-1] == 0:  # the gguf package cannot decode nothing
+            return rows.astype(np.float32)
         try:
             return decode(kind, rows)
         except NotImplementedError:

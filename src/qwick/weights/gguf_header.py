@@ -30,7 +30,7 @@ MAX_KEY_BYTES = 65_535  # the format's own limit
 MAX_STRINGS = 1 << 22  # in all arrays together; the released models have half a million
 MAX_DIMS = 4
 MAX_ALIGNMENT = 1 << 20
-FIRST_READ_BYTES = 1 << 20
+READ_BYTES = 1 << 20  # at a time, at least
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _STRING, _ARRAY, _BOOL = 8, 9, 7
@@ -59,10 +59,10 @@ NO_METADATA: Metadata = MappingProxyType({})
 class Strings(Sequence[str]):
     """An array of strings as the file has it, decoded when asked for. Raises CheckpointError where one is not UTF-8."""
 
-    def __init__(self, where: str, data: bytes, ends: NDArray[np.uint64]) -> None:
+    def __init__(self, where: str, data: bytes | NDArray[np.uint8], ends: NDArray[np.uint64]) -> None:
         """`data` has strings each after 8 bytes of length; `ends` where each ends."""
         self._where = where
-        self._data = data
+        self._data = np.frombuffer(data, np.uint8)
         self._ends = ends
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Strings(Sequence[str]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         begin = 8 + (int(self._ends[index - 1]) if index else 0)
-        return self._decoded(self._data[begin : int(self._ends[index])])
+        return self._decoded(self._data[begin : int(self._ends[index])].tobytes())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.decoded())
@@ -85,16 +85,21 @@ class Strings(Sequence[str]):
     def decoded(self) -> list[str]:
         """All of them: 10 ms for the released vocabulary."""
         try:
-            return native.strings(np.frombuffer(self._data, np.uint8), self._ends)
+            return native.strings(self._data, self._ends)
         except UnicodeDecodeError as error:
             raise self._not_text(error) from None
 
     def pairs(self) -> list[tuple[str, str] | None]:
         """Each as what stands on either side of its only space; None where there is not just one."""
         try:
-            return native.string_pairs(np.frombuffer(self._data, np.uint8), self._ends)
+            return native.string_pairs(self._data, self._ends)
         except UnicodeDecodeError as error:
             raise self._not_text(error) from None
+
+    @property
+    def layout(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        """The bytes, and where in them each string ends."""
+        return self._data, self._ends
 
     def _decoded(self, data: bytes) -> str:
         try:
@@ -151,11 +156,15 @@ def read_header(file: RegularFile) -> Header:
 
 
 class _Cursor:
-    """A position in the header, which is read from the file as far as it turns out to go."""
+    """A position in the header, which is read from the file as far as it turns out to go.
+
+    `data` has room for the longest header; of that only what is read takes memory, and what was read never moves.
+    """
 
     def __init__(self, file: RegularFile) -> None:
         self.file = file
-        self.data = bytearray()
+        self.data = np.empty(min(file.num_bytes, MAX_HEADER_BYTES), np.uint8)
+        self.have = 0
         self.at = 0
         self.num_strings = 0
 
@@ -164,26 +173,26 @@ class _Cursor:
 
     def need(self, count: int) -> None:
         """`count` more bytes must be in the header, and are in `data` then."""
-        end, have = self.at + count, len(self.data)
+        end, have = self.at + count, self.have
         if end <= have:
             return
         if end > self.file.num_bytes:
             raise self.error(f"ends inside its header ({self.file.num_bytes} bytes, {end:.4g} are needed)")
         if end > MAX_HEADER_BYTES:
             raise self.error(f"the header is longer than {MAX_HEADER_BYTES} bytes; no model needs so many")
-        wanted = min(max(end, 2 * have, FIRST_READ_BYTES), self.file.num_bytes, MAX_HEADER_BYTES)
-        self.data += self.file.read(have, wanted - have)
+        self.have = min(max(end, have + READ_BYTES), len(self.data))
+        self.file.read_into(self.data[have : self.have].data, have)
 
     def number(self, form: struct.Struct) -> Any:
         self.need(form.size)
-        (value,) = form.unpack_from(self.data, self.at)
+        (value,) = form.unpack_from(self.data.data, self.at)
         self.at += form.size
         return value
 
     def take(self, count: int) -> bytes:
         self.need(count)
         self.at += count
-        return bytes(memoryview(self.data)[self.at - count : self.at])
+        return self.data[self.at - count : self.at].tobytes()
 
     def text(self, limit: int, what: str) -> str:
         length = self.number(_U64)
@@ -252,13 +261,13 @@ def _read_strings(cursor: _Cursor, key: str, count: int) -> Strings:
     cursor.need(8 * count)
     start, ends, done = cursor.at, np.empty(count, np.uint64), 0
     while True:
-        done = native.scan_strings(np.frombuffer(cursor.data, np.uint8)[start:], ends, done)
+        done = native.scan_strings(cursor.data[start : cursor.have], ends, done)
         cursor.at = start + (int(ends[done - 1]) if done else 0)
         if done == count:
             break
         cursor.need(8)
     cursor.need(0)
-    return Strings(f"{cursor.file.path}: {key}", bytes(memoryview(cursor.data)[start : cursor.at]), ends)
+    return Strings(f"{cursor.file.path}: {key}", cursor.data[start : cursor.at], ends)
 
 
 def _read_entry(cursor: _Cursor, name: str) -> Entry:
