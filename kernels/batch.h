@@ -50,6 +50,7 @@ struct BatchArrays {
     const int32_t* wanted_rows;
     int64_t num_wanted;
     int64_t top_k;
+    bool logsumexp;              // also asked for; with a top-k only
     const int32_t* edit_starts;  // [num_wanted + 1], or null: no edits
     const int32_t* edit_ids;
     const float* edit_values;  // [num_edits, kEditFields]

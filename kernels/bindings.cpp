@@ -69,7 +69,7 @@ nb::object array_of(T* data, std::initializer_list<size_t> shape, const std::sha
 }
 
 // (logits, top_ids, top_logits, logsumexp, hidden), None for what the program or the batch does not ask for.
-nb::tuple results(const Program& program, size_t tokens, size_t wanted, size_t top_k) {
+nb::tuple results(const Program& program, size_t tokens, size_t wanted, size_t top_k, bool logsumexp) {
     nb::object logits = nb::none(), ids = nb::none(), values = nb::none(), lse = nb::none(), hidden = nb::none();
     HeadResult head = program.head();
     const auto vocab = static_cast<size_t>(program.recording().needs.head_rows);
@@ -80,7 +80,7 @@ nb::tuple results(const Program& program, size_t tokens, size_t wanted, size_t t
         float* data = head.top.get(wanted * (2 * top_k + 1));
         ids = array_of(reinterpret_cast<int32_t*>(data), {wanted, top_k}, head.top.owner());
         values = array_of(data + wanted * top_k, {wanted, top_k}, head.top.owner());
-        lse = array_of(data + 2 * wanted * top_k, {wanted}, head.top.owner());
+        if (logsumexp) lse = array_of(data + 2 * wanted * top_k, {wanted}, head.top.owner());
     }
     if (const float* data = program.hidden()) {
         const auto width = static_cast<size_t>(program.recording().values[program.recording().hidden].width);
@@ -91,7 +91,7 @@ nb::tuple results(const Program& program, size_t tokens, size_t wanted, size_t t
 
 nb::tuple run(Program& program, const Array<int32_t, 1>& token_ids, const Array<float, 2>& cos,
               const Array<float, 2>& sin, const Array<int32_t, 2>& runs, const Array<int32_t, 1>& pages,
-              const Array<int32_t, 2>& snapshots, const Array<int32_t, 1>& wanted, int64_t top_k,
+              const Array<int32_t, 2>& snapshots, const Array<int32_t, 1>& wanted, int64_t top_k, bool logsumexp,
               const nb::object& hidden, const Array<int32_t, 1>& edit_starts, const Array<int32_t, 1>& edit_ids,
               const Array<float, 2>& edit_values) {
     const auto rows = [](const auto& array) { return static_cast<int64_t>(array.shape(0)); };
@@ -112,6 +112,7 @@ nb::tuple run(Program& program, const Array<int32_t, 1>& token_ids, const Array<
                    wanted.data(),
                    rows(wanted),
                    top_k,
+                   logsumexp,
                    rows(edit_starts) > 0 ? edit_starts.data() : nullptr,
                    edit_ids.data(),
                    edit_values.data(),
@@ -133,7 +134,7 @@ nb::tuple run(Program& program, const Array<int32_t, 1>& token_ids, const Array<
         const nb::gil_scoped_release no_gil;
         program.run(in);
     }
-    return results(program, token_ids.shape(0), wanted.shape(0), static_cast<size_t>(top_k));
+    return results(program, token_ids.shape(0), wanted.shape(0), static_cast<size_t>(top_k), logsumexp);
 }
 
 void commit(Program& program, const Array<int32_t, 2>& commits) {
@@ -238,7 +239,7 @@ void bind_programs(nb::module_& m) {
     nb::class_<Program>(m, "Program")
         .def("run", &run, "token_ids"_a.noconvert(), "rope_cos"_a.noconvert(), "rope_sin"_a.noconvert(),
              "runs"_a.noconvert(), "pages"_a.noconvert(), "snapshots"_a.noconvert(), "wanted_rows"_a.noconvert(),
-             "top_k"_a, "hidden"_a.none(), "edit_starts"_a.noconvert(), "edit_ids"_a.noconvert(),
+             "top_k"_a, "logsumexp"_a, "hidden"_a.none(), "edit_starts"_a.noconvert(), "edit_ids"_a.noconvert(),
              "edit_values"_a.noconvert())
         .def("commit", &commit, "commits"_a.noconvert())
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)

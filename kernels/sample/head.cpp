@@ -3,14 +3,24 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "linear/linear.h"
 
 namespace qwick {
 namespace {
 
+constexpr int64_t kBlock = 256;        // logits that share a bound: no one of them is larger
 constexpr int64_t kChunk = 2048;       // logits per partial maximum and sum; part of the log-sum-exp's definition
 constexpr int64_t kRowsTogether = 64;  // of logits in memory when only some of each row are asked for: 64 MB of 0.8B
+
+int64_t num_blocks(int64_t n) {
+    return (n + kBlock - 1) / kBlock;
+}
+
+struct Partial {  // of a chunk
+    float max, sum;
+};
 
 struct Candidate {
     float logit;
@@ -27,28 +37,37 @@ bool before(const Candidate& a, const Candidate& b) {
     return x != y ? x > y : a.id < b.id;
 }
 
-// The k first candidates of a row, sorted. A chunk whose bound (no logit of it is larger) does not beat the worst kept
-// one is skipped: ids ascend, so an equal logit loses.
-void select(const float* logits, int64_t n, const float* chunk_bound, int64_t k, Candidate* kept) {
-    for (int64_t i = 0; i < k; ++i) kept[i] = {logits[i], static_cast<int32_t>(i)};
-    std::make_heap(kept, kept + k, before);  // the worst one on top
-    for (int64_t chunk = k / kChunk; chunk * kChunk < n; ++chunk) {
-        if (chunk_bound[chunk] <= ordered(kept[0].logit)) continue;
-        const int64_t end = std::min(n, (chunk + 1) * kChunk);
-        for (int64_t i = std::max(k, chunk * kChunk); i < end; ++i) {
-            if (!(logits[i] > ordered(kept[0].logit))) continue;
-            std::pop_heap(kept, kept + k, before);
-            kept[k - 1] = {logits[i], static_cast<int32_t>(i)};
-            std::push_heap(kept, kept + k, before);
+// The k first candidates of a row, sorted. The blocks with the highest bounds are looked through until no other can
+// hold a candidate: about k of them. `blocks` is working memory, [num_blocks(n)].
+void select(const float* logits, int64_t n, const float* bounds, int32_t* blocks, int64_t k, Candidate* kept) {
+    const auto lower = [bounds](int32_t a, int32_t b) { return bounds[a] < bounds[b]; };
+    int32_t* last = blocks + num_blocks(n);
+    std::iota(blocks, last, 0);
+    std::make_heap(blocks, last, lower);
+    int64_t found = 0;
+    // An equal logit may have a lower id.
+    while (last > blocks && !(found == k && bounds[blocks[0]] < ordered(kept[0].logit))) {
+        const int64_t begin = blocks[0] * kBlock, end = std::min(n, begin + kBlock);
+        std::pop_heap(blocks, last--, lower);
+        for (int64_t i = begin; i < end; ++i) {
+            const Candidate candidate{logits[i], static_cast<int32_t>(i)};
+            if (found < k) {
+                kept[found++] = candidate;
+                std::push_heap(kept, kept + found, before);  // the worst one on top
+            } else if (!(logits[i] < kept[0].logit) && before(candidate, kept[0])) {
+                std::pop_heap(kept, kept + k, before);
+                kept[k - 1] = candidate;
+                std::push_heap(kept, kept + k, before);
+            }
         }
     }
     std::sort_heap(kept, kept + k, before);
 }
 
-float log_sum_exp(const Kernels& kernels, const float* chunk_max, const float* chunk_sum, int64_t chunks) {
-    const float max = *std::max_element(chunk_max, chunk_max + chunks);
-    float sum = 0;
-    for (int64_t i = 0; i < chunks; ++i) sum += chunk_sum[i] * kernels.sum_exp(chunk_max + i, 1, max);
+float log_sum_exp(const Kernels& kernels, const Partial* partials, int64_t chunks) {
+    float max = -INFINITY, sum = 0;
+    for (int64_t i = 0; i < chunks; ++i) max = std::max(max, partials[i].max);
+    for (int64_t i = 0; i < chunks; ++i) sum += partials[i].sum * kernels.sum_exp(&partials[i].max, 1, max);
     return max + static_cast<float>(std::log(static_cast<double>(sum)));
 }
 
@@ -66,30 +85,44 @@ void edit(const BatchArrays& in, int64_t row, float* logits, F&& f) {
     }
 }
 
-// The k largest logits and the log-sum-exp of wanted rows first .. first + count - 1, whose `logits` are [count, n].
-void top(Step& step, float* logits, int64_t first, int64_t count, int64_t n) {
-    const int64_t k = step.batch.in.top_k, wanted = step.batch.in.num_wanted, chunks = (n + kChunk - 1) / kChunk;
-    float* maxima = step.scratch.get<float>(count * chunks);
-    float* sums = step.scratch.get<float>(count * chunks);
+// The bounds of every block; with `partials` also what the log-sum-exp needs. Of `count` rows.
+void reduce(Step& step, const float* logits, int64_t count, int64_t n, float* bounds, Partial* partials) {
+    const int64_t chunks = (n + kChunk - 1) / kChunk;
     step.pool.for_each(count * chunks, [&](int64_t item, int) {
-        const int64_t begin = item % chunks * kChunk, len = std::min(kChunk, n - begin);
-        const float* x = logits + item / chunks * n + begin;
-        maxima[item] = step.kernels.max_value(x, len);
-        sums[item] = step.kernels.sum_exp(x, len, maxima[item]);
+        const int64_t row = item / chunks, begin = item % chunks * kChunk, end = std::min(n, begin + kChunk);
+        const float* x = logits + row * n;
+        float largest = -INFINITY;
+        for (int64_t i = begin; i < end; i += kBlock) {
+            const float bound = step.kernels.max_value(x + i, std::min(kBlock, end - i));
+            bounds[row * num_blocks(n) + i / kBlock] = bound;
+            largest = std::max(largest, bound);
+        }
+        if (partials) partials[item] = {largest, step.kernels.sum_exp(x + begin, end - begin, largest)};
     });
+}
+
+// The k largest logits, and the log-sum-exp if asked for, of wanted rows first .. first + count - 1, whose `logits` are
+// [count, n].
+void top(Step& step, float* logits, int64_t first, int64_t count, int64_t n) {
+    const BatchArrays& in = step.batch.in;
+    const int64_t k = in.top_k, wanted = in.num_wanted, blocks = num_blocks(n), chunks = (n + kChunk - 1) / kChunk;
+    float* all_bounds = step.scratch.get<float>(count * blocks);
+    Partial* partials = in.logsumexp ? step.scratch.get<Partial>(count * chunks) : nullptr;
+    reduce(step, logits, count, n, all_bounds, partials);
     auto* ids = reinterpret_cast<int32_t*>(step.head.top.get(wanted * (2 * k + 1)));
     float* values = reinterpret_cast<float*>(ids) + wanted * k;
-    auto* kept = step.scratch.get<Candidate>(count * k);
-    step.pool.for_each(count, [&](int64_t i, int) {
+    auto* order = step.scratch.get<int32_t>(step.pool.threads() * blocks);
+    auto* kept = step.scratch.get<Candidate>(step.pool.threads() * k);
+    step.pool.for_each(count, [&](int64_t i, int thread) {
         const int64_t row = first + i;
-        float *x = logits + i * n, *bounds = maxima + i * chunks;
-        Candidate* best = kept + i * k;
-        values[wanted * k + row] = log_sum_exp(step.kernels, bounds, sums + i * chunks, chunks);
-        // A lowered logit leaves its chunk's maximum a bound.
-        edit(step.batch.in, row, x, [&](int32_t id, float logit) {
-            if (logit > bounds[id / kChunk]) bounds[id / kChunk] = logit;
+        float *x = logits + i * n, *bounds = all_bounds + i * blocks;
+        Candidate* best = kept + thread * k;
+        if (partials) values[wanted * k + row] = log_sum_exp(step.kernels, partials + i * chunks, chunks);
+        // A lowered logit leaves its block's maximum a bound.
+        edit(in, row, x, [&](int32_t id, float logit) {
+            if (logit > bounds[id / kBlock]) bounds[id / kBlock] = logit;
         });
-        select(x, n, bounds, k, best);
+        select(x, n, bounds, order + thread * blocks, k, best);
         for (int64_t j = 0; j < k; ++j) {
             ids[row * k + j] = best[j].id;
             values[row * k + j] = best[j].logit;

@@ -1,5 +1,6 @@
-// The LM head over the wanted rows: all logits, or the largest few with the log-sum-exp of all; the batch's edits of
-// single logits come before the choice and after the log-sum-exp. All rows have decode numerics, whatever their role.
+// The LM head over the wanted rows: all logits, or the largest few, and the log-sum-exp if asked for; the batch's edits
+// of single logits come before the choice and after the log-sum-exp. All rows have decode numerics, whatever their
+// role.
 #pragma once
 
 #include "step.h"

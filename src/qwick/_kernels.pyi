@@ -97,6 +97,7 @@ class Program:
         snapshots: NDArray[np.int32],
         wanted_rows: NDArray[np.int32],
         top_k: int,
+        logsumexp: bool,
         hidden: NDArray[np.float32] | None,
         edit_starts: NDArray[np.int32],
         edit_ids: NDArray[np.int32],

@@ -191,7 +191,7 @@ def test_results_keep_their_memory_when_a_later_run_needs_more(opened):
 
 def test_results_outlive_their_program():
     other = Opened()
-    result = other.forward.run(batch_of(GOOD, wanted=[0, 2], top_k=3))
+    result = other.forward.run(batch_of(GOOD, wanted=[0, 2], top_k=3, logsumexp=True))
     del other
     assert result.hidden.shape == (3, WIDTH)
     assert result.top_ids.shape == result.top_logits.shape == (2, 3)

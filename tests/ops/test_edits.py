@@ -66,7 +66,7 @@ def edited(logits, edits):
 
 
 def run(program, edits, top_k=0):
-    result = program.run(replace(make_batch(PIECES, WANTED, top_k), edits=edits))
+    result = program.run(replace(make_batch(PIECES, WANTED, top_k), edits=edits, logsumexp=True))
     copies = (None if x is None else x.copy() for x in (result.logits, result.top_ids, result.top_logits))
     return (*copies, None if result.logsumexp is None else result.logsumexp.copy())
 

@@ -1,7 +1,7 @@
 """Small networks and a runner that feeds them pieces of sequences on any backend."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ class Runner:
         return self.run(piece, program=program)[0]
 
     def result(self, *pieces: Piece, wanted: Sequence[int], top_k: int, program: str = "forward") -> Result:
-        return self.programs[program].run(self.batch(pieces, wanted, top_k))
+        return self.programs[program].run(replace(self.batch(pieces, wanted, top_k), logsumexp=True))
 
     def commit(self, slot: int, num_tokens: int, context_len: int) -> None:
         self.programs["commit"].run(CommitBatch((Commit(slot, num_tokens, context_len),)))

@@ -108,7 +108,8 @@ class Batch:
     token_ids    [tokens]
     rope_cos/sin [tokens, rotary_dim / 2], f32, rounded as the reference does (see model/rope.py)
     wanted_rows  [wanted], rows whose logits are wanted, ascending
-    top_k        0: all logits; else only the k largest of each wanted row (ties: lower id first) and log-sum-exp
+    top_k        0: all logits; else only the k largest of each wanted row (ties: lower id first)
+    logsumexp    with a top-k, also the log-sum-exp of each wanted row (what turns logits into log-probabilities)
     hidden       [tokens, hidden_size], input of the draft program: the trunk's normed output for each row
     edits        changes to some logits of the wanted rows, before the choice of the top-k
     """
@@ -121,6 +122,7 @@ class Batch:
     top_k: int = 0
     hidden: Float32 | None = None
     edits: LogitEdits | None = None
+    logsumexp: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -140,7 +142,7 @@ class Result:
 
     logits       [wanted, vocab] when top_k was 0, else None; edited
     top_ids      [wanted, top_k] int32, largest edited logit first; top_logits the edited logits, when top_k > 0
-    logsumexp    [wanted], over the whole vocabulary before the edits, when top_k > 0
+    logsumexp    [wanted], over the whole vocabulary before the edits, when asked for and top_k > 0
     hidden       [tokens, hidden_size], the output of the last norm
     """
 
@@ -280,7 +282,7 @@ class Ops(Protocol[V, W_contra, S_contra]):
         ...
 
     def head(self, x: V, table: W_contra, step: S_contra) -> V:
-        """x[wanted_rows] @ table^T, all logits or the top-k with log-sum-exp, as batch.top_k says.
+        """x[wanted_rows] @ table^T, all logits or the top-k, and the log-sum-exp, as the batch says.
 
         Decode numerics for every row.
         """

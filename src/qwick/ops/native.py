@@ -174,6 +174,7 @@ class NativeProgram:
             snapshots,
             np.ascontiguousarray(batch.wanted_rows, np.int32),
             batch.top_k,
+            batch.logsumexp,
             None if batch.hidden is None else np.ascontiguousarray(batch.hidden, np.float32),
             np.ascontiguousarray(edits.row_starts, np.int32),
             np.ascontiguousarray(edits.token_ids, np.int32),

@@ -337,7 +337,7 @@ class TorchProgram:
         return Result(
             top_ids=ids[:, : batch.top_k].to(torch.int32).numpy(),
             top_logits=_to_numpy(values[:, : batch.top_k]),
-            logsumexp=_to_numpy(torch.logsumexp(out.head, dim=-1)),
+            logsumexp=_to_numpy(torch.logsumexp(out.head, dim=-1)) if batch.logsumexp else None,
             hidden=hidden,
         )
 
