@@ -66,8 +66,11 @@ Out dots(const std::string& isa, const In<float, 2>& x, const Tensor& weight, in
     std::vector<float> d(m * (k / 32));
     std::vector<int16_t> sums(m * (k / 16));
     if (is_blocks(w->family)) kernels.quantize_i8(x.data(), m * k, q.data(), d.data(), sums.data());
+    std::vector<uint8_t> shifted(m * k);
+    for (int64_t i = 0; i < m * k; ++i) shifted[i] = static_cast<uint8_t>(q[i] + 128);
     Made<float> y({x.shape(0), static_cast<size_t>(end - begin)});
-    kernels.dots[w.family()]({m, k, x.data(), k, q.data(), d.data(), sums.data()}, *w, begin, end, y.data, end - begin);
+    const Rows rows{m, k, x.data(), k, q.data(), d.data(), sums.data(), shifted.data()};
+    kernels.dots[w.family()](rows, *w, begin, end, y.data, end - begin);
     return y.array;
 }
 

@@ -40,9 +40,10 @@ struct Rows {
     int64_t m, k;
     const float* f32;  // [m, ld]; already rounded to bf16 where the role and family ask for it
     int64_t ld;
-    const int8_t* q;      // [m, k]
-    const float* d;       // [m, k / 32]
-    const int16_t* sums;  // [m, k / 16]: of q
+    const int8_t* q;         // [m, k]
+    const float* d;          // [m, k / 32]
+    const int16_t* sums;     // [m, k / 16]: of q
+    const uint8_t* shifted;  // [m, k]: q + 128
 };
 
 struct Kernels {

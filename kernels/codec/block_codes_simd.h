@@ -90,5 +90,26 @@ struct SubScaleBytes {
     alignas(64) int8_t unpacked[kTraits.sub_scales == SubScales::six_bits ? 4 : 1][kGroupBytes];
 };
 
+// Every line of the block two blocks (of 32: eight) further on, spread over the work: the hardware loses the stream,
+// because decoding fills the window in which a core looks ahead. See docs/LOG.md, "Decode at the true byte mix".
+template <Family family>
+inline void prefetch_block(const uint8_t* block, int64_t step) {
+    constexpr BlockTraits traits = traits_of(family);
+    constexpr int64_t lines = (traits.bytes() + 63) / 64, steps = traits.len / 32, each = (lines + steps - 1) / steps;
+    const uint8_t* later = block + (traits.len == 32 ? 8 : 2) * traits.bytes();
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < each; ++i) {
+        _mm_prefetch(reinterpret_cast<const char*>(later) + (step * each + i) * 64, _MM_HINT_T0);
+    }
+}
+
+// The minima of 32 columns, for their two sums of 16 activations.
+template <Family family>
+inline Ints min_pairs(const int8_t* mins, int part) {
+    const Ints first = load_signed(mins + part * kLanes);
+    if constexpr (traits_of(family).sub_len == 32) return pairs_of(first, first);
+    return pairs_of(first, load_signed(mins + kTileRows + part * kLanes));
+}
+
 }  // namespace
 }  // namespace qwick::ISA_NAMESPACE

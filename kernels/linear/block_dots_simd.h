@@ -4,29 +4,11 @@
 #pragma once
 
 #include "codec/block_codes_simd.h"
+#include "linear/decoded_dots_simd.h"
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
 namespace {
-
-// Every line of the block two blocks (of 32: eight) further on, spread over the work: the hardware loses the stream,
-// because decoding fills the window in which a core looks ahead. See docs/LOG.md, "Decode at the true byte mix".
-template <Family family>
-inline void prefetch_block(const uint8_t* block, int64_t step) {
-    constexpr BlockTraits traits = traits_of(family);
-    constexpr int64_t lines = (traits.bytes() + 63) / 64, steps = traits.len / 32, each = (lines + steps - 1) / steps;
-    const uint8_t* later = block + (traits.len == 32 ? 8 : 2) * traits.bytes();
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < each; ++i) prefetch(later + (step * each + i) * 64);
-}
-
-// The minima of 32 columns, for their two sums of 16 activations.
-template <Family family>
-inline Ints min_pairs(const int8_t* mins, int part) {
-    const Ints first = load_signed(mins + part * kLanes);
-    if constexpr (traits_of(family).sub_len == 32) return pairs_of(first, first);
-    return pairs_of(first, load_signed(mins + kTileRows + part * kLanes));
-}
 
 // A block of 32 columns: total = fma(dot, d dx, total), then fma(-sum, m dx, total).
 template <Family family, int M>
@@ -132,9 +114,9 @@ void tile_dots(const Rows& x, const uint8_t* tile, int64_t i, int64_t num_rows, 
 }
 
 template <Family family, int M>
-void tile_dots_of_rest(const Rows& x, const uint8_t* tile, int64_t i, int64_t num_rows, float* y, int64_t ldy) {
-    if (x.m - i == M) return tile_dots<family, M>(x, tile, i, num_rows, y, ldy);
-    if constexpr (M > 1) tile_dots_of_rest<family, M - 1>(x, tile, i, num_rows, y, ldy);
+void dots_of_few(const Rows& x, const uint8_t* tile, int64_t i, int64_t m, int64_t num_rows, float* y, int64_t ldy) {
+    if (m == M) return tile_dots<family, M>(x, tile, i, num_rows, y, ldy);
+    if constexpr (M > 1) dots_of_few<family, M - 1>(x, tile, i, m, num_rows, y, ldy);
 }
 
 template <Family family>
@@ -145,11 +127,17 @@ void block_dots(const Rows& x, const Weight& w, int64_t begin, int64_t end, floa
     for (int64_t row = begin; row < end; row += kTileRows, tile += tile_bytes) {
         const int64_t num_rows = end - row < kTileRows ? end - row : kTileRows;
         float* out = y + row - begin;
-        int64_t i = 0;
-        for (; i + kSharingRows <= x.m; i += kSharingRows) {
-            tile_dots<family, kSharingRows>(x, tile, i, num_rows, out + i * ldy, ldy);
+        if constexpr (kDecodesForMany && pays_decoded(family)) {
+            if (x.m > kSharingRows) {
+                for_even_parts(x.m, kDecodedRows, [&](int64_t i, int64_t m) {
+                    decoded_tile_dots<family>(x, tile, i, m, num_rows, out + i * ldy, ldy);
+                });
+                continue;
+            }
         }
-        tile_dots_of_rest<family, kSharingRows - 1>(x, tile, i, num_rows, out + i * ldy, ldy);
+        for_even_parts(x.m, kSharingRows, [&](int64_t i, int64_t m) {
+            dots_of_few<family, kSharingRows>(x, tile, i, m, num_rows, out + i * ldy, ldy);
+        });
     }
 }
 

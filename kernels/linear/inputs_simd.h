@@ -30,5 +30,15 @@ struct Inputs {
     Ints sums_of_16(int m) const { return splat_two(sums + m * (k / 16)); }
 };
 
+// f(first, count) for 0 .. rows - 1 in as few parts of at most `most` rows as there can be, equal ones.
+template <class F>
+inline void for_even_parts(int64_t rows, int64_t most, F&& f) {
+    for (int64_t first = 0, parts = (rows + most - 1) / most; parts > 0; --parts) {
+        const int64_t count = (rows - first + parts - 1) / parts;
+        f(first, count);
+        first += count;
+    }
+}
+
 }  // namespace
 }  // namespace qwick::ISA_NAMESPACE

@@ -8,7 +8,8 @@
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-constexpr int kSharingRows = 4;  // activation rows that share codes in registers
+constexpr int kSharingRows = 4;         // activation rows that share codes in registers
+constexpr bool kDecodesForMany = true;  // more of them: decoded_dots_simd.h
 
 constexpr int largest_code(const BlockTraits& traits) {  // in magnitude
     if (traits.codes == Codes::iq4) return 127;

@@ -18,11 +18,12 @@ constexpr int64_t kMaxPieces = 4096;  // per weight; the LM head has 248,320 row
 
 // The activations in every form that some span and weight need.
 struct Activations {
-    const float* x;        // [rows, k]
-    const float* rounded;  // [rows, k], prompt rows only
-    const int8_t* q;       // [rows, k], decode rows only
-    const float* d;        // [rows, k / 32]
-    const int16_t* sums;   // [rows, k / 16]
+    const float* x;          // [rows, k]
+    const float* rounded;    // [rows, k], prompt rows only
+    const int8_t* q;         // [rows, k], decode rows only
+    const float* d;          // [rows, k / 32]
+    const int16_t* sums;     // [rows, k / 16]
+    const uint8_t* shifted;  // [rows, k]: q + 128
     int64_t k;
 };
 
@@ -63,7 +64,14 @@ struct Multiplier {
 
     void dots(const Weight& w, int64_t row, int64_t m, int64_t begin, int64_t end, float* y, int64_t ldy) const {
         const int64_t k = in.k;
-        const Rows rows{m, k, in.x + row * k, k, in.q + row * k, in.d + row * (k / 32), in.sums + row * (k / 16)};
+        const Rows rows{m,
+                        k,
+                        in.x + row * k,
+                        k,
+                        in.q + row * k,
+                        in.d + row * (k / 32),
+                        in.sums + row * (k / 16),
+                        in.shifted + row * k};
         step.kernels.dots[static_cast<int>(w.family)](rows, w, begin, end, y, ldy);
     }
 
@@ -125,6 +133,10 @@ struct Multiplier {
     }
 };
 
+void shift(const int8_t* q, int64_t n, uint8_t* shifted) {
+    for (int64_t i = 0; i < n; ++i) shifted[i] = static_cast<uint8_t>(q[i] ^ -128);
+}
+
 Activations prepare(Step& step, const float* x, int64_t k, const std::vector<RowSpan>& spans, bool round,
                     bool quantize) {
     const int64_t rows = spans.back().end, blocks = k / kQuantBlock;
@@ -132,6 +144,7 @@ Activations prepare(Step& step, const float* x, int64_t k, const std::vector<Row
     auto* q = step.scratch.get<int8_t>(quantize ? rows * k : 0);
     float* d = step.scratch.get<float>(quantize ? rows * blocks : 0);
     auto* sums = step.scratch.get<int16_t>(quantize ? rows * blocks * 2 : 0);
+    auto* shifted = step.scratch.get<uint8_t>(quantize ? rows * k : 0);
     for (const RowSpan& span : spans) {
         const bool prompt = span.role == Role::prompt;
         if (!(prompt ? round : quantize)) continue;
@@ -141,11 +154,12 @@ Activations prepare(Step& step, const float* x, int64_t k, const std::vector<Row
                     step.kernels.round_bf16(x + row * k, k, rounded + row * k);
                 } else {
                     step.kernels.quantize_i8(x + row * k, k, q + row * k, d + row * blocks, sums + row * blocks * 2);
+                    shift(q + row * k, k, shifted + row * k);
                 }
             }
         });
     }
-    return {x, rounded, q, d, sums, k};
+    return {x, rounded, q, d, sums, shifted, k};
 }
 
 }  // namespace

@@ -109,6 +109,9 @@ inline Ints both(Ints a, Ints b) { return _mm256_and_si256(a, b); }
 inline Ints either(Ints a, Ints b) { return _mm256_or_si256(a, b); }
 inline Ints add_ints(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 inline Ints add_pairs(Ints a, Ints b) { return _mm256_add_epi16(a, b); }
+inline Ints sub_pairs(Ints a, Ints b) { return _mm256_sub_epi16(a, b); }
+inline Ints add_bytes(Ints a, Ints b) { return _mm256_add_epi8(a, b); }
+inline Ints sub_bytes(Ints a, Ints b) { return _mm256_sub_epi8(a, b); }
 inline Ints dot_pairs(Ints a, Ints b) { return _mm256_madd_epi16(a, b); }  // 16-bit products, summed two by two
 inline Ints dot_bytes(Ints w, Ints x) { return _mm256_maddubs_epi16(w, x); }  // the same of unsigned w, signed x
 inline Ints abs_bytes(Ints v) { return _mm256_abs_epi8(v); }
