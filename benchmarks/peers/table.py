@@ -2,10 +2,10 @@
 
     python benchmarks/peers/table.py PEERS [ROW …] [--again] [--pairs N] [--tokens N] [--out DIR] [--list]
 
-PEERS is the folder that benchmarks/peers/build.sh filled. Each row is one `qwick bench --json`, which is printed, and one
-file in DIR/MACHINE/, so a disturbed row is repeated alone: name it, with --again. Without names all rows that have no
-file are measured. Weights are random, written once into the store (QWICK_MODELS; 13 GB for all). A row that this machine
-cannot run is skipped and says why. Nothing else should run meanwhile: the load stands beside each row.
+PEERS is the folder that benchmarks/peers/build.sh filled. Each row is one `qwick bench --json`, which is printed, and
+one file in DIR/MACHINE/, so a disturbed row is repeated alone: name it, with --again. Without names all rows that have
+no file are measured. Weights are random, written once into the store (QWICK_MODELS; 13 GB for all). A row that cannot
+be run here is skipped and says why. Nothing else should run meanwhile: the load stands beside each row.
 """
 
 import argparse
