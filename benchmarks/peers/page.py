@@ -38,7 +38,7 @@ def section(rows: Sequence[Found]) -> Iterator[str]:
     yield ""
     decode = [row for row in rows if not row["row"].endswith(("depth", "depth-peer", "threads"))]
     if decode:
-        yield "| | tokens/s | llama.cpp | ratio | of the read stream | load |"
+        yield "| | tokens/s | llama.cpp | ratio | of the read stream | load before, after |"
         yield "|---|---|---|---|---|---|"
         yield from (decode_line(row) for row in decode)
         yield ""
@@ -88,7 +88,7 @@ def decode_line(row: Found) -> str:
     (result,) = row["report"]["results"]
     asked, limit = row["asked"], result["limit"]
     share = f"{limit['share']:.0%}" + (f" (asked: {asked['share']:.0%})" if asked["share"] else "")
-    load = f"{row['report']['machine']['load_before']:.1f}"
+    load = ", ".join(f"{row['report']['machine'][f'load_{when}']:.1f}" for when in ("before", "after"))
     return f"| {title(row)} | {_rates(result)} | {_peer_cells(result, asked['ratio'])} | {share} | {load} |"
 
 
