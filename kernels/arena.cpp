@@ -8,6 +8,7 @@
 #include <fstream>
 #include <utility>
 
+#include "allocations.h"
 #include "errors.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -88,6 +89,7 @@ Mapping::Mapping(size_t bytes) : size_(bytes) {
     if (data_ > begin) munmap(begin, data_ - begin);
     munmap(data_ + rounded, kHugePage - (data_ - begin));
     madvise(data_, rounded, MADV_HUGEPAGE);  // advice: a kernel without it is slower, not wrong
+    count_allocation();
     ASAN_POISON_MEMORY_REGION(data_ + bytes, rounded - bytes);
 }
 

@@ -244,6 +244,8 @@ void bind_programs(nb::module_& m) {
         .def("commit", &commit, "commits"_a.noconvert())
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
         .def_prop_ro("replay_seconds", &Program::replay_seconds)
+        .def_prop_ro("num_allocations", &Program::num_allocations)
+        .def_prop_ro("num_sections", &Program::num_sections)
         .def_prop_ro("num_ops", [](const Program& p) { return p.recording().ops.size(); })
         .def_prop_ro("ops",
                      [](const Program& p) {

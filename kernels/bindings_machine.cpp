@@ -10,6 +10,7 @@
 #include "arena.h"
 #include "dispatch.h"
 #include "measure/read_stream.h"
+#include "measure/section.h"
 #include "thread_count.h"
 #include "thread_pool.h"
 
@@ -65,6 +66,7 @@ void bind_machine(nb::module_& m) {
     });
     m.def("most_thread_count", &most_thread_count);
     m.def("stress_pool", &stress_pool, "threads"_a, "jobs"_a, "items"_a, nb::call_guard<nb::gil_scoped_release>());
+    m.def("section_costs", &section_costs, "threads"_a, "count"_a, nb::call_guard<nb::gil_scoped_release>());
     m.def("available_memory", &available_memory);
     m.def("read_stream", &read_stream, "num_bytes"_a, "threads"_a, "seconds"_a,
           nb::call_guard<nb::gil_scoped_release>());

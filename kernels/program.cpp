@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "allocations.h"
 #include "errors.h"
 
 namespace qwick {
@@ -74,18 +75,23 @@ void Program::check_cache() const {
         throw KernelError("the cache was opened for a network of another shape");
 }
 
-void Program::run(const BatchArrays& arrays) {
+template <class F>
+void Program::step(F&& assign) {
     const std::lock_guard<std::mutex> lock(runtime_->running);
     check_cache();
-    batch_.assign(arrays, recording_.needs, runtime_->cache ? &runtime_->cache->shape() : nullptr);
-    replay();
+    const uint64_t allocations = qwick::num_allocations(), sections = runtime_->pool.num_sections();
+    assign(runtime_->cache ? &runtime_->cache->shape() : nullptr);
+    if (batch_.num_tokens > 0) replay();
+    num_allocations_ = qwick::num_allocations() - allocations;
+    num_sections_ = runtime_->pool.num_sections() - sections;
+}
+
+void Program::run(const BatchArrays& arrays) {
+    step([&](const CacheShape* cache) { batch_.assign(arrays, recording_.needs, cache); });
 }
 
 void Program::commit(const int32_t* commits, int64_t count) {
-    const std::lock_guard<std::mutex> lock(runtime_->running);
-    check_cache();
-    batch_.assign_commits(commits, count, recording_.needs, runtime_->cache ? &runtime_->cache->shape() : nullptr);
-    if (batch_.num_tokens > 0) replay();
+    step([&](const CacheShape* cache) { batch_.assign_commits(commits, count, recording_.needs, cache); });
 }
 
 void Program::replay() {

@@ -46,7 +46,10 @@ class Program {
     const float* hidden() const { return recording_.hidden < 0 ? nullptr : buffers_[recording_.hidden]; }
     const std::shared_ptr<Mapping>& memory() const { return memory_; }
     size_t buffer_bytes() const { return memory_->size(); }
-    double replay_seconds() const { return replay_seconds_; }  // of the last run
+    // Of the last run.
+    double replay_seconds() const { return replay_seconds_; }
+    uint64_t num_allocations() const { return num_allocations_; }  // 0 once a batch as large was seen
+    uint64_t num_sections() const { return num_sections_; }        // parallel sections, each with a barrier
     // From the next run on, the clock is read after every op; empty while that is off.
     void time_ops(bool on) { op_seconds_.assign(on ? recording_.ops.size() : 0, 0.0); }
     const std::vector<double>& op_seconds() const { return op_seconds_; }  // of the last run, by op
@@ -54,6 +57,8 @@ class Program {
   private:
     void place_buffers();
     void check_cache() const;
+    template <class F>
+    void step(F&& assign);
     void replay();
 
     std::shared_ptr<Runtime> runtime_;
@@ -64,6 +69,7 @@ class Program {
     Scratch scratch_;
     HeadResult head_;
     double replay_seconds_ = 0;
+    uint64_t num_allocations_ = 0, num_sections_ = 0;
     std::vector<double> op_seconds_;
 };
 

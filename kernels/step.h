@@ -31,8 +31,9 @@ class ResultMemory {
 };
 
 struct HeadResult {
-    ResultMemory logits;  // [wanted, vocab]
-    ResultMemory top;     // [wanted, top_k] ids (int32), then [wanted, top_k] logits, then [wanted] log-sum-exp
+    ResultMemory logits;         // [wanted, vocab]
+    ResultMemory top;            // [wanted, top_k] ids (int32), then [wanted, top_k] logits, then [wanted] log-sum-exp
+    std::vector<RowSpan> spans;  // of the product under way; kept for its memory
 };
 
 struct Step {

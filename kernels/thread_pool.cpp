@@ -111,6 +111,7 @@ void ThreadPool::run(const Job& job) {
         return;
     }
     if (job.count >= static_cast<int64_t>(kClosed)) throw KernelError("a job has too many items");
+    ++num_sections_;
     job_number_ = (job_number_ + 1) & kClosed;
     claim_ = job_number_ << 32 | kClosed;
     body_ = job.body;

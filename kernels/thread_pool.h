@@ -35,6 +35,7 @@ class ThreadPool {
     void begin(int threads);
     void end();
     int threads() const { return active_; }
+    uint64_t num_sections() const { return num_sections_; }  // jobs that were shared among threads so far
 
     // f(item, thread) for item 0 .. count - 1, in any order, on any thread. No allocation.
     template <class F>
@@ -75,7 +76,7 @@ class ThreadPool {
     std::atomic<int64_t> done_{0};
     std::atomic<int> active_{1};
     std::atomic<bool> stopping_{false};
-    uint64_t job_number_ = 0;
+    uint64_t job_number_ = 0, num_sections_ = 0;
     unsigned saved_float_mode_ = 0;
     pid_t owner_ = 0;
     std::vector<std::unique_ptr<Worker>> workers_;

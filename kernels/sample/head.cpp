@@ -146,7 +146,8 @@ void run(const HeadOp& op, Step& step) {
         }
         float* logits = all ? all + first * n : step.scratch.get<float>(count * n);
         const Product product{op.table, nullptr, nullptr, logits};
-        multiply(step, rows, width, {{0, count, Role::decode}}, &product, 1);
+        step.head.spans.assign(1, {0, count, Role::decode});
+        multiply(step, rows, width, step.head.spans, &product, 1);
         if (all) {
             step.pool.for_each(count, [&](int64_t i, int) { edit(in, first + i, logits + i * n, [](auto...) {}); });
         } else {

@@ -204,6 +204,38 @@ def test_no_wanted_rows_give_empty_logits(opened):
     assert opened.forward.run(batch_of(GOOD, top_k=2)).top_ids.shape == (0, 2)
 
 
+def decode_steps(program, lengths):
+    """Allocations of one-token steps of two sequences, one after another; one draft among them."""
+    program.run(batch_of(GOOD, replace(GOOD, slot=1, pages=[1]), wanted=[2, 5], top_k=3))
+    found = [program.num_allocations]
+    for n in lengths:
+        runs = [Run(1, Role.DECODE, n, 0, [0]), Run(4, Role.DECODE, n, 1, [1], commit=False)]
+        program.run(batch_of(*runs, wanted=[0, 4], top_k=3))
+        found.append(program.num_allocations)
+    return found
+
+
+def test_a_step_as_large_as_one_before_allocates_nothing():
+    other = Opened()
+    counts = decode_steps(other.forward, range(3, 60))
+    assert counts[0] > 0
+    assert not any(counts[2:])
+    other.commit.run(CommitBatch((Commit(1, 3, 60),)))
+    other.commit.run(CommitBatch((Commit(1, 1, 60),)))
+    assert other.commit.num_allocations == 0
+
+
+def test_one_thread_has_no_parallel_sections(opened):
+    def sections(threads):
+        opened.backend.set_threads(threads, threads)
+        opened.forward.run(batch_of(GOOD, wanted=[2]))
+        return opened.forward.num_sections
+
+    assert sections(2) > 0
+    assert sections(1) == 0
+    assert sections(2) > 0
+
+
 def test_buffers_take_turns(opened):
     deep = opened.backend.compile(deep_network(opened.weights, 40), max_tokens=MAX_TOKENS)
     shallow = opened.backend.compile(deep_network(opened.weights, 3), max_tokens=MAX_TOKENS)

@@ -72,3 +72,10 @@ def test_a_forked_child_gets_workers_of_its_own():
     )
     done = run_script(script)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_section_costs_is_told_for_each():
+    costs = _kernels.section_costs(2, 50)
+    assert len(costs) == 50
+    with pytest.raises(KernelError, match="1 to 1024"):
+        _kernels.section_costs(0, 1)

@@ -72,6 +72,10 @@ def test_joined_ops_give_the_bits_of_the_ops_apart(isa):
     kinds = [[op[0] for op in program.program.ops] for program in (joined, apart)]
     assert "causal_conv" not in kinds[0]
     assert "causal_conv" in kinds[1]
+    draft = [Piece(slot, 0, 8) for slot in range(3)]
+    same(joined(draft), apart(draft))
+    # Convolution, what it keeps, normalising, recurrence and norm, and the op between: in their place one section.
+    assert apart.program.num_sections - joined.program.num_sections == 5
     for pieces in (
         [Piece(0, 0, 20, snapshots=((3, 5),)), Piece(1, 0, 2), Piece(2, 0, 1, Role.DECODE)],
         [Piece(0, 20, 8, Role.DECODE, commit=False), Piece(1, 2, 5, snapshots=((2, 6), (5, 7))), Piece(2, 1, 1)],

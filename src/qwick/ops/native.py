@@ -140,6 +140,16 @@ class NativeProgram:
         return self._native.replay_seconds
 
     @property
+    def num_allocations(self) -> int:
+        """Of memory by the last run, in C++: none once a batch as large was seen."""
+        return self._native.num_allocations
+
+    @property
+    def num_sections(self) -> int:
+        """Parallel sections of the last run, each with a barrier at its end; 0 with one thread."""
+        return self._native.num_sections
+
+    @property
     def ops(self) -> list[tuple[str, str, int]]:
         """In the order they run: (kind, names of the matrices it reads, their bytes in memory)."""
         return self._native.ops
