@@ -33,28 +33,48 @@ def sample(result: Result, row: int, params: SamplingParams, position: int) -> i
     alone, so neither a restart nor the company in a batch changes an answer.
     Raises CheckpointError when the logits are not numbers, ValueError when `result` lacks candidates that count.
     """
+    if params.num_candidates == 0:
+        return _draw_of_all(result, row, params, position)
     ids, logits = _candidates(result, row, params.num_candidates)
-    best = int(np.argmax(logits))  # the first of equals; a NaN, if there is one
-    if not math.isfinite(logits[best]):
+    peak = logits[0]
+    _require_numbers(math.isfinite(peak) and not any(map(math.isnan, logits)))
+    if params.is_greedy:
+        return ids[0]
+    # Few, and in order already. Plain floats: after a step that has swept the caches, numpy's machinery costs more
+    # than the arithmetic (140 us a draw instead of 80).
+    temperature, min_p = params.temperature, params.min_p
+    weights = [math.exp((logit - peak) / temperature) for logit in logits]
+    sums = list(accumulate(weight if weight >= min_p else 0.0 for weight in weights))
+    if params.top_p < 1:
+        sums = sums[: bisect_left(sums, params.top_p * sums[-1]) + 1]
+    return ids[_draw(sums, params, position)]
+
+
+def _draw_of_all(result: Result, row: int, params: SamplingParams, position: int) -> int:
+    """Among all tokens that min-p and top-p leave."""
+    logits = _all_logits(result, row)
+    peak = float(np.max(logits))  # a NaN, if there is one
+    _require_numbers(math.isfinite(peak))
+    ids = np.arange(len(logits))
+    weights = np.exp((logits.astype(np.float64) - peak) / params.temperature)
+    weights[weights < params.min_p] = 0
+    if params.top_p < 1:
+        ids, weights = _nucleus(ids, weights, params.top_p)
+    return int(ids[_draw(cast("Sequence[float]", np.cumsum(weights)), params, position)])
+
+
+def _draw(sums: Sequence[float], params: SamplingParams, position: int) -> int:
+    """The index that a random number falls on; `sums` are running sums of weights."""
+    total = sums[-1]
+    drawn = bisect_right(sums, uniform(params.seed, position) * total)
+    return min(drawn, bisect_left(sums, total))  # rounding must not lead past the last possible token
+
+
+def _require_numbers(true: bool) -> None:
+    if not true:
         raise CheckpointError(
             "the model computed logits that are not numbers: its weights are damaged or its config does not fit them"
         )
-    if params.is_greedy:
-        return int(ids[best])
-    weights = np.exp((logits.astype(np.float64) - float(logits[best])) / params.temperature)
-    weights[weights < params.min_p] = 0
-    if params.top_k > 0:  # in order already, and few: lists are faster than arrays here
-        sums: Sequence[float] = list(accumulate(weights.tolist()))
-        if params.top_p < 1:
-            sums = sums[: bisect_left(sums, params.top_p * sums[-1]) + 1]
-    else:
-        if params.top_p < 1:
-            ids, weights = _nucleus(ids, weights, params.top_p)
-        sums = cast("Sequence[float]", np.cumsum(weights))
-    total = sums[-1]
-    drawn = bisect_right(sums, uniform(params.seed, position) * total)
-    last = bisect_left(sums, total)  # rounding must not lead past the last possible token
-    return int(ids[min(drawn, last)])
 
 
 def uniform(seed: int | None, position: int) -> float:
@@ -74,17 +94,23 @@ def _philox(key: int, counter: int) -> int:
     return a
 
 
-def _candidates(result: Result, row: int, count: int) -> tuple[Ids, Logits]:
-    """The `count` largest logits with their ids, largest first, ties the lower id first; all in order of id when 0."""
+def _candidates(result: Result, row: int, count: int) -> tuple[list[int], list[float]]:
+    """The `count` > 0 largest logits with their ids, largest first, ties the lower id first."""
     if result.logits is not None:
         logits = result.logits[row]
-        ids = _largest(logits, min(count, len(logits))) if count else np.arange(len(logits))
-        return ids, logits[ids] if count else logits
+        ids = _largest(logits, min(count, len(logits)))
+        return ids.tolist(), logits[ids].tolist()
     if result.top_ids is None or result.top_logits is None:
         raise ValueError("the result has neither logits nor a top-k")
-    if count == 0 or count > result.top_ids.shape[1]:
-        raise ValueError(f"the draw needs {count or 'all'} candidates, the head returned {result.top_ids.shape[1]}")
-    return result.top_ids[row, :count].astype(np.int64), result.top_logits[row, :count]
+    if count > result.top_ids.shape[1]:
+        raise ValueError(f"the draw needs {count} candidates, the head returned {result.top_ids.shape[1]}")
+    return result.top_ids[row, :count].tolist(), result.top_logits[row, :count].tolist()
+
+
+def _all_logits(result: Result, row: int) -> Logits:
+    if result.logits is None:
+        raise ValueError("the draw needs all candidates, the head returned a top-k")
+    return result.logits[row]
 
 
 def _largest(values: NDArray[np.floating], count: int) -> Ids:
