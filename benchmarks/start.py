@@ -18,13 +18,18 @@ from pathlib import Path
 QUESTION = "What is the capital of France?"
 NAMES = ("first token", "whole run", "peak memory")
 COMMAND = [sys.executable, "-m", "qwick", "run"]
+# An installed package has its bytecode; a source tree gets it with the first run.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def once(model: str, arguments: list[str]) -> tuple[float, float, float]:
     """Seconds to the first byte, seconds in all, peak resident MiB of one run."""
     begin = time.perf_counter()
     child = subprocess.Popen(
-        [*COMMAND, model, QUESTION, "--max-tokens", "8", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, model, QUESTION, "--max-tokens", "8", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
     )
     assert child.stdout
     os.read(child.stdout.fileno(), 1)
@@ -50,12 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("arguments", nargs="*")
-    asked = parser.parse_args()
+    asked, others = parser.parse_known_args()
+    arguments = [argument for argument in others if argument != "--"]
     path = Path(asked.model)
     if path.exists():
         print(f"files {warm(path) / 2**20:,.0f} MiB; load {os.getloadavg()[0]:.1f}")
-    runs = [once(asked.model, asked.arguments) for _ in range(asked.repeats)]
+    runs = [once(asked.model, arguments) for _ in range(asked.repeats)]
     for name, values, unit in zip(NAMES, zip(*runs, strict=True), ("s", "s", "MiB"), strict=True):
         middle = statistics.median(values)
         print(f"{name:<12} median {middle:8.3f} {unit:<4} ({min(values):.3f} to {max(values):.3f}, {len(values)} runs)")

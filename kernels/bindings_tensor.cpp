@@ -6,9 +6,11 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
+#include "blocks.h"
 #include "codec/codec.h"
 #include "errors.h"
 #include "file_reader.h"
@@ -116,6 +118,7 @@ void bind_tensor(nb::module_& m) {
                 reader.add(std::move(tensor), fd, offset, static_cast<BlockType>(ggml_type));
             },
             "tensor"_a, "fd"_a, "offset"_a, "ggml_type"_a)
+        .def("add_packed", &FileReader::add_packed, "tensor"_a, "fd"_a, "offset"_a, "sums"_a)
         .def(
             "run",
             [](FileReader& reader, Runtime& runtime) {
@@ -126,6 +129,20 @@ void bind_tensor(nb::module_& m) {
             "runtime"_a, nb::call_guard<nb::gil_scoped_release>())
         .def("stop", &FileReader::stop)
         .def_prop_ro("bytes_read", &FileReader::bytes_read);
+    m.def(
+        "packed_sums",
+        [](const Tensor& tensor) {
+            const auto* data = reinterpret_cast<const uint8_t*>(tensor.bytes());
+            const auto bytes = static_cast<int64_t>(tensor.num_bytes());
+            std::vector<uint64_t> sums;
+            for (int64_t at = 0; at < bytes; at += kPackedPiece) {
+                sums.push_back(checksum(data + at, std::min(kPackedPiece, bytes - at)));
+            }
+            return sums;
+        },
+        "tensor"_a, nb::call_guard<nb::gil_scoped_release>());
+    m.attr("layout_version") = kLayoutVersion;
+    m.attr("packed_piece_bytes") = kPackedPiece;
     m.def("decode", &decode, "rows"_a.noconvert(), "ggml_type"_a, "threads"_a);
 }
 

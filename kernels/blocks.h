@@ -23,6 +23,9 @@
 
 namespace qwick {
 
+// Of all that is said here: files of the pack cache hold weights as memory does. Raise it when anything changes.
+constexpr int kLayoutVersion = 1;
+
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kGroupBytes = 4 * kTileRows;  // 4 columns of a tile
 constexpr int64_t kMaxBlock = 256;

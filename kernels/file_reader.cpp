@@ -4,69 +4,116 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <string>
 
 #include "blocks.h"
 #include "codec/codec.h"
+#include "errors.h"
 
 namespace qwick {
 namespace {
 
-constexpr int64_t kSmallBytes = int64_t{1} << 30;  // a thread reads this in the time that a tokenizer takes to make
-constexpr int64_t kPieceBytes = 256 << 10;         // read, and regrouped out of L2
+constexpr int64_t kPieceBytes = 256 << 10;  // read, and regrouped out of L2
 
-// 0, an errno, or -1 when the file ends before.
+constexpr int kEnded = -1;
+
+// 0, an errno, or kEnded.
 int read_all(int fd, uint8_t* target, int64_t bytes, int64_t offset) {
     while (bytes > 0) {
         const ssize_t count = pread(fd, target, bytes, offset);
         if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) return count < 0 ? errno : -1;
+        if (count <= 0) return count < 0 ? errno : kEnded;
         target += count, offset += count, bytes -= count;
     }
     return 0;
 }
 
+uint64_t mixed(uint64_t a, uint64_t b) {
+    const auto product = static_cast<unsigned __int128>(a) * b;
+    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
 }  // namespace
+
+// After wyhash (Wang Yi, public domain), in four lanes: a multiplication for every 16 bytes.
+uint64_t checksum(const uint8_t* data, int64_t bytes) {
+    constexpr uint64_t kSecret[4] = {0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8ebc6af09c88c6e3, 0x589965cc75374cc3};
+    uint64_t lanes[4] = {static_cast<uint64_t>(bytes), 1, 2, 3};
+    for (; bytes >= 64; bytes -= 64, data += 64) {
+        uint64_t words[8];
+        std::memcpy(words, data, 64);
+        for (int i = 0; i < 4; ++i) lanes[i] = mixed(words[2 * i] ^ kSecret[i], words[2 * i + 1] ^ lanes[i]);
+    }
+    uint64_t rest[8] = {};
+    if (bytes > 0) std::memcpy(rest, data, bytes);
+    uint64_t sum = 0;
+    for (int i = 0; i < 4; ++i) {
+        sum = mixed(sum ^ mixed(rest[2 * i] ^ kSecret[i], rest[2 * i + 1] ^ lanes[i]), kSecret[3 - i]);
+    }
+    return sum;
+}
 
 void FileReader::add(std::shared_ptr<Tensor> tensor, int fd, int64_t offset, BlockType source) {
     tensor->begin_fill(source);
     const int64_t rows = tensor->shape()[0], row_bytes = file_row_bytes(source, tensor->shape()[1]);
     const int64_t piece_rows = std::max<int64_t>(1, kPieceBytes / row_bytes / kTileRows) * kTileRows;
-    matrices_.push_back({std::move(tensor), fd, offset, source, row_bytes, piece_rows, num_pieces_});
+    matrices_.push_back({std::move(tensor), fd, offset, source, row_bytes, piece_rows, num_pieces_, {}});
     num_pieces_ += (rows - 1) / piece_rows + 1;
-    total_bytes_ += rows * row_bytes;
     buffer_bytes_ = std::max(buffer_bytes_, std::min(piece_rows, rows) * row_bytes);
+}
+
+void FileReader::add_packed(std::shared_ptr<Tensor> tensor, int fd, int64_t offset, std::vector<uint64_t> sums) {
+    const auto bytes = static_cast<int64_t>(tensor->num_bytes());
+    const auto pieces = static_cast<int64_t>(sums.size());
+    if (tensor->complete() || pieces != (bytes - 1) / kPackedPiece + 1 || offset < 0) {
+        throw KernelError(tensor->name() + " of " + std::to_string(bytes) + " bytes is not " + std::to_string(pieces) +
+                          " packed pieces");
+    }
+    matrices_.push_back({std::move(tensor), fd, offset, BlockType::f32, 0, 0, num_pieces_, std::move(sums)});
+    num_pieces_ += pieces;
 }
 
 FileReader::Failure FileReader::run(ThreadPool& pool, int threads) {
     if (matrices_.empty()) return {};
-    const bool spare = threads > 1 && total_bytes_ < kSmallBytes * (threads - 1);
-    const PoolRun pool_run(pool, spare ? threads - 1 : threads);
+    const PoolRun pool_run(pool, threads);
     std::vector<uint8_t> buffers(buffer_bytes_ * pool.threads());
     pool.for_each(num_pieces_, [&](int64_t piece, int thread) {
         if (stopped_ || failed_index_ >= 0) return;
         const auto after = std::upper_bound(matrices_.begin(), matrices_.end(), piece,
                                             [](int64_t value, const Matrix& m) { return value < m.first_piece; });
         const int64_t index = after - matrices_.begin() - 1;
-        read_piece(index, piece - matrices_[index].first_piece, buffers.data() + thread * buffer_bytes_);
+        const Matrix& matrix = matrices_[index];
+        const int error = matrix.sums.empty()
+                              ? read_piece(matrix, piece - matrix.first_piece, buffers.data() + thread * buffer_bytes_)
+                              : read_packed(matrix, piece - matrix.first_piece);
+        if (error == 0) return;
+        error_ = error == kEnded ? 0 : error;
+        failed_index_ = index;
     });
-    if (failed_index_ >= 0 || stopped_) return {failed_index_, std::max(error_.load(), 0)};
+    if (failed_index_ >= 0 || stopped_) return {failed_index_, error_};
     for (const Matrix& matrix : matrices_) matrix.tensor->end_fill();
     return {};
 }
 
-void FileReader::read_piece(int64_t index, int64_t piece, uint8_t* buffer) {
-    const Matrix& m = matrices_[index];
+int FileReader::read_packed(const Matrix& m, int64_t piece) {
+    const int64_t at = piece * kPackedPiece;
+    const int64_t bytes = std::min(kPackedPiece, static_cast<int64_t>(m.tensor->num_bytes()) - at);
+    auto* target = reinterpret_cast<uint8_t*>(m.tensor->bytes()) + at;
+    if (const int error = read_all(m.fd, target, bytes, m.offset + at)) return error;
+    if (checksum(target, bytes) != m.sums[piece]) return kDamaged;
+    bytes_read_ += bytes;
+    return 0;
+}
+
+int FileReader::read_piece(const Matrix& m, int64_t piece, uint8_t* buffer) {
     const int64_t first = piece * m.piece_rows, count = std::min(m.piece_rows, m.tensor->shape()[0] - first);
-    const int error = read_all(m.fd, buffer, count * m.row_bytes, m.offset + first * m.row_bytes);
-    if (error != 0) {
-        error_ = error;
-        failed_index_ = index;
-        return;
-    }
+    if (const int error = read_all(m.fd, buffer, count * m.row_bytes, m.offset + first * m.row_bytes)) return error;
     for (int64_t row = 0; row < count; row += kTileRows) {
         m.tensor->store_rows(first + row, std::min(count - row, kTileRows), buffer + row * m.row_bytes, m.source);
     }
     bytes_read_ += count * m.row_bytes;
+    return 0;
 }
 
 }  // namespace qwick

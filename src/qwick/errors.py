@@ -46,6 +46,10 @@ class KernelError(QwickError):
     exit_code = 7
 
 
+class PackError(Exception):
+    """A file of the pack cache is damaged. Whoever opens a model catches it and reads the model's own files."""
+
+
 class QwickWarning(UserWarning):
     """Base of every warning qwick gives. The command line shows it as one line."""
 

@@ -30,6 +30,7 @@ from qwick.text.segments import Segments
 from qwick.text.tokenizer import Tokenizer
 from qwick.text.turns import next_turn, unshared_len
 from qwick.thread_choice import ThreadChoice
+from qwick.weights.checkpoint import Metadata
 
 DEFAULT_CONTEXT_LEN = 4096  # less when the model takes less
 
@@ -68,6 +69,8 @@ class LLM:
     max_sequences  prompts answered at the same time; each takes a context's memory
     kept_sequences how many ended answers stay in memory: the next turn of such a chat reads only what is new
                    (`Stats.cached_tokens`); each takes one more recurrent state
+    pack_cache     keep the weights as memory holds them in the user's cache folder, and read them from there: a model
+                   that is quantised when it is opened starts sooner the next time
     progress       called with (bytes read, bytes in all) while weights load
 
     Raises UsageError, CheckpointError, ConfigError, CapacityError or KernelError, each naming the remedy.
@@ -85,6 +88,7 @@ class LLM:
         lock_memory: bool = False,
         max_sequences: int = 1,
         kept_sequences: int = 0,
+        pack_cache: bool = False,
         progress: LoadProgress | None = None,
     ) -> None:
         for name, count in (("threads", threads), ("threads_batch", threads_batch)):
@@ -100,18 +104,24 @@ class LLM:
             source.close()
             raise
         try:
-            # The official vocabulary takes 0.6 s, in which Python can do nothing else: beside the reading of weights.
+            # What else an answer needs is imported and made beside the reading of weights, which leaves Python alone.
             with source, ThreadPoolExecutor(1) as pool:
                 choice = ThreadChoice(str(path), source, weight_format, threads, threads_batch)
                 making: list[Future[Tokenizer]] = []
+
+                def prepare() -> None:
+                    if not making:  # a pack that turns out damaged is followed by the model's own files
+                        making.append(pool.submit(self._prepare, found, source.metadata))
+
                 model = open_model(
                     source,
                     format=weight_format,
                     threads=choice.threads,
                     threads_batch=choice.threads_batch,
                     lock_memory=lock_memory,
+                    pack_cache=pack_cache,
                     progress=progress,
-                    beside=lambda: making.append(pool.submit(Tokenizer.open, found, source.metadata)),
+                    beside=prepare,
                 )
                 self.tokenizer = making[0].result()
             self.config = model.config
@@ -211,6 +221,11 @@ class LLM:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _prepare(self, path: Path, metadata: Metadata) -> Tokenizer:
+        tokenizer = Tokenizer.open(path, metadata)
+        self.template.prepare()
+        return tokenizer
 
     def _render(self, messages: Sequence[Message], think: bool) -> tuple[Piece, ...]:
         return self.template.render(messages, think=think, control_tokens=self.tokenizer.added_tokens)

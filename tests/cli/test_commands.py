@@ -123,6 +123,24 @@ def test_doctor_shows_how_many_threads_were_found_fastest() -> None:
 
 
 @pytest.mark.skipif(not (pocket.FOLDER / "config.json").exists(), reason="this checkout has no embedded model yet")
+def test_doctor_shows_and_clears_the_pack_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWICK_PACKS", str(tmp_path))
+    assert "pack cache        0 models" in output("doctor")
+    for _ in range(2):
+        assert output("run", "pocket", "hi", "--max-tokens", "1", "--format", "q8_0", "--pack-cache")
+    text = output("doctor")
+    assert "pack cache        1 models" in text
+    assert "model.safetensors (q8_0)" in text
+    found = json.loads(output("doctor", "--json"))["pack_cache"]
+    (pack,) = tmp_path.iterdir()
+    assert found["folder"] == str(tmp_path)
+    assert [(entry["path"], entry["num_bytes"]) for entry in found["entries"]] == [(str(pack), pack.stat().st_size)]
+    assert output("doctor", "--clear-pack-cache").startswith("deleted 1 models, ")
+    assert list(tmp_path.iterdir()) == []
+    assert json.loads(output("doctor", "--clear-pack-cache", "--json"))["deleted"] == []
+
+
+@pytest.mark.skipif(not (pocket.FOLDER / "config.json").exists(), reason="this checkout has no embedded model yet")
 def test_doctor_for_a_bug_report() -> None:
     found = json.loads(output("doctor", "--json"))
     machine = describe_machine()

@@ -27,7 +27,7 @@ def chat(
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Put a text file before the first message; may be repeated."),
+        typer.Option("--file", metavar="FILE", help="Put a text file before the first message; may be repeated."),
     ] = None,
     think: Annotated[
         bool | None,

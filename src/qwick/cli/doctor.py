@@ -6,16 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from textwrap import fill
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qwick.cli.predict import show_predictions
+from qwick.cli.tables import size_text
 from qwick.cli.terminal import one_line
 from qwick.errors import QwickError
 
 if TYPE_CHECKING:
     from qwick.thread_choice import Record
+    from qwick.weights.pack_cache import Entry
 
 PACKAGES = ("numpy", "tokenizers", "jinja2", "typer", "rich")
 
@@ -25,18 +27,26 @@ def doctor(
     predict: Annotated[
         bool, typer.Option("--predict", help="Predict speed, memory and start of every size on this machine.")
     ] = False,
+    clear_pack_cache: Annotated[
+        bool, typer.Option("--clear-pack-cache", help="Delete what `--pack-cache` has kept; nothing else is done.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Show the processor, the chosen kernels, threads, memory and versions, and let the embedded model say a word."""
+    if clear_pack_cache:
+        _clear_pack_cache(as_json=as_json)
+        return
     if predict:
         show_predictions(as_json=as_json)
         return
     from qwick.ops.native import describe_machine
     from qwick.thread_choice import records
+    from qwick.weights.pack_cache import packs, packs_folder
 
     machine, known = describe_machine(), records()
     if as_json:
         found = {"processor": _processor()} | asdict(machine) | {"tuned_threads": [asdict(record) for record in known]}
+        found["pack_cache"] = {"folder": str(packs_folder()), "entries": [_as_json(entry) for entry in packs()]}
         found |= {"versions": dict(_versions()), "answer": _answer()}
         typer.echo(json.dumps(found, indent=2))
         return
@@ -49,6 +59,7 @@ def doctor(
         *_tuned_rows(known),
         ("memory", f"{machine.available_bytes / 2**30:.1f} GiB available"),
         ("huge pages", _huge_pages(machine.huge_pages)),
+        *_pack_rows(packs(), str(packs_folder())),
         ("versions", ", ".join(f"{name} {number}" for name, number in _versions())),
     ]
     for name, text in rows:
@@ -85,6 +96,32 @@ def _tuned_rows(known: "Sequence[Record]") -> Iterator[tuple[str, str]]:
         yield f"  of {one_line(record.model)}", f"{found} (found by trial; --threads says otherwise)"
     if known:
         yield "  kept in", str(records_folder())
+
+
+def _pack_rows(kept: "Sequence[Entry]", folder: str) -> Iterator[tuple[str, str]]:
+    total = size_text(sum(entry.num_bytes for entry in kept))
+    clear = "; --clear-pack-cache deletes them" if kept else ""
+    yield "pack cache", f"{len(kept)} models, {total} in {folder}{clear}"
+    for entry in kept:
+        model = f"{entry.model} ({entry.format or 'as in the file'})" if entry.model else "not finished, or damaged"
+        yield f"  {size_text(entry.num_bytes)}", model
+
+
+def _clear_pack_cache(*, as_json: bool) -> None:
+    from qwick.weights.pack_cache import clear, packs_folder
+
+    gone = clear()
+    if as_json:
+        typer.echo(
+            json.dumps({"folder": str(packs_folder()), "deleted": [_as_json(entry) for entry in gone]}, indent=2)
+        )
+        return
+    total = size_text(sum(entry.num_bytes for entry in gone))
+    typer.echo(one_line(f"deleted {len(gone)} models, {total}, from {packs_folder()}"))
+
+
+def _as_json(entry: "Entry") -> dict[str, Any]:
+    return asdict(entry) | {"path": str(entry.path)}
 
 
 def _processor() -> str:

@@ -25,6 +25,7 @@ from qwick.errors import UsageError
 
 ENVIRONMENT = {
     "QWICK_MODELS": "the folder of the local store; without it `~/.local/share/qwick/models`, or under `XDG_DATA_HOME`",
+    "QWICK_PACKS": "the folder of `--pack-cache`; without it `~/.cache/qwick/packed`, or under `XDG_CACHE_HOME`",
     "QWICK_ISA": "forces an instruction set of `qwick doctor`'s list",
     "QWICK_DEBUG": "shows the traceback of an unexpected error",
     "XDG_STATE_HOME": "`qwick/chat_history` there holds what was typed into `qwick chat`, `qwick/threads` how many "

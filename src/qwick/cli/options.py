@@ -104,6 +104,7 @@ class MachineFlags:
     format: Annotated[
         str | None,
         typer.Option(
+            "--format",
             metavar="FORMAT",
             help="Weights in memory: f32, bf16, q8_0, …; as in the file when left out.",
             autocompletion=_complete_format,
@@ -114,6 +115,15 @@ class MachineFlags:
     kv_format: Annotated[str, _machine("The attention cache in memory: f16 or f32.", "FORMAT")] = "f16"
     mlock: Annotated[
         bool, typer.Option("--mlock", help="Keep the weights from being swapped out.", rich_help_panel=MACHINE)
+    ] = False
+
+    pack_cache: Annotated[
+        bool,
+        typer.Option(
+            "--pack-cache/--no-pack-cache",
+            help="Keep the weights as memory holds them, for the next start; `qwick doctor` shows and clears them.",
+            rich_help_panel=MACHINE,
+        ),
     ] = False
 
     def open(self, model: str, *, kept_sequences: int = 0) -> "LLM":
@@ -130,6 +140,7 @@ class MachineFlags:
                 kv_format=self.kv_format,
                 lock_memory=self.mlock,
                 kept_sequences=kept_sequences,
+                pack_cache=self.pack_cache,
                 progress=progress,
             )
 

@@ -27,7 +27,8 @@ def run(
         str | None, typer.Option(metavar="TEXT", help="System message; @FILE reads it from a file.")
     ] = None,
     file: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Put a text file before the prompt; may be repeated.")
+        list[Path] | None,
+        typer.Option("--file", metavar="FILE", help="Put a text file before the prompt; may be repeated."),
     ] = None,
     think: Annotated[
         bool | None,

@@ -20,16 +20,19 @@ def load_network(
     format: Format | None = None,
     progress: Progress | None = None,
     beside: Callable[[], None] | None = None,
+    packed: Callable[[TensorSpec, Format], W] | None = None,
 ) -> Qwen3_5[W]:
     """Read every tensor of `source` into `backend`; matrices in `format`, or as the file has them.
 
     `beside` is called when what is left to read needs little of Python: the time to start other work.
+    `packed` gives the matrices where something else than `source` has them, in the form that memory wants.
 
     Warns (FormatWarning) about types that are decoded because no kernel reads them. Raises CheckpointError when a file
     cannot deliver.
     """
-    _warn_decoded(source, format)
-    by_name = {spec.name: _load(spec, source, backend, format, progress) for spec in source.specs}
+    if packed is None:
+        _warn_decoded(source, format)
+    by_name = {spec.name: _load(spec, source, backend, format, progress, packed) for spec in source.specs}
     if beside:
         beside()
     backend.read_files(progress)
@@ -57,12 +60,21 @@ def _num_bytes(spec: TensorSpec, source: Source, format: Format | None) -> int:
     return memory_format(spec, source.info(spec).dtype, format).family.num_bytes(*spec.shape)
 
 
-def _load(spec: TensorSpec, source: Source, backend: Backend[W], format: Format | None, progress: Progress | None) -> W:
+def _load(
+    spec: TensorSpec,
+    source: Source,
+    backend: Backend[W],
+    format: Format | None,
+    progress: Progress | None,
+    packed: Callable[[TensorSpec, Format], W] | None,
+) -> W:
     if not spec.matrix:
         return backend.add_vector(spec.name, source.vector(spec, progress))
     rows, cols = spec.shape
     dtype = source.info(spec).dtype
     held, stored = FILE_DTYPES.get(dtype), memory_format(spec, dtype, format)
+    if packed:
+        return packed(spec, stored)
     blocks = held if held is not None and held.is_blocks else None
     return backend.add_matrix(spec.name, (rows, cols), stored, source.rows(spec, progress), blocks)
 

@@ -1,18 +1,21 @@
 """A network on a backend: open it, run batches. The only thing of `model/` that the engine holds."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Generic
 
-from qwick.errors import ConfigError
+from qwick.errors import ConfigError, PackError
 from qwick.formats import Format
 from qwick.model.config import ModelConfig
 from qwick.model.load import load_network, memory_bytes
+from qwick.model.packed import from_pack, holds, identity_of, save
 from qwick.model.qwen3_5 import Qwen3_5
 from qwick.model.rope import RopeTable
 from qwick.model.source import LoadProgress, Source, open_source
 from qwick.ops.contract import Backend, Batch, CommitBatch, Program, Result, W
 from qwick.ops.native import NativeBackend, NativeWeight
+from qwick.weights.pack_cache import Identity, Pack, open_pack, warn_unusable
 
 
 class Model(Generic[W]):
@@ -27,6 +30,11 @@ class Model(Generic[W]):
         self.backend = backend
         self._network = network
         self._programs: dict[str, Program] = {}
+
+    @property
+    def network(self) -> Qwen3_5[W]:
+        """With its weights bound."""
+        return self._network
 
     def weight(self, name: str) -> W:
         """A weight by its canonical name, for checks. Raises KeyError."""
@@ -67,12 +75,14 @@ def open_model(
     threads_batch: int | None = None,
     isa: str | None = None,
     lock_memory: bool = False,
+    pack_cache: bool = False,
     progress: LoadProgress | None = None,
     beside: Callable[[], None] | None = None,
 ) -> Model[NativeWeight]:
     """Read a model's folder or GGUF file into native memory; matrices in `format`, or as the file has them.
 
-    A `Source` stays open; `beside` is as in `load_network`.
+    A `Source` stays open; `beside` is as in `load_network`. `pack_cache`: read the matrices as an earlier call left
+    them in the pack cache, or leave them there.
     Raises CheckpointError, ConfigError, KernelError, CapacityError, leaving nothing allocated.
     """
     if isinstance(source, Path):
@@ -84,14 +94,47 @@ def open_model(
                 threads_batch=threads_batch,
                 isa=isa,
                 lock_memory=lock_memory,
+                pack_cache=pack_cache,
                 progress=progress,
                 beside=beside,
             )
-    backend = NativeBackend(
-        threads=threads,
-        threads_batch=threads_batch,
-        isa=isa,
-        reserve_bytes=memory_bytes(source, format),
-        lock_memory=lock_memory,
-    )
-    return Model(load_network(source, backend, format, source.counting(progress), beside), backend)
+
+    def load(pack: Pack | None) -> Model[NativeWeight]:
+        backend = NativeBackend(
+            threads=threads,
+            threads_batch=threads_batch,
+            isa=isa,
+            reserve_bytes=memory_bytes(source, format),
+            lock_memory=lock_memory,
+        )
+        count = source.counting(progress, memory_bytes(source, format) if pack else None)
+        packed = partial(from_pack, pack, backend) if pack else None
+        return Model(load_network(source, backend, format, count, beside, packed), backend)
+
+    if not pack_cache:
+        return load(None)
+    identity = identity_of(source, format)
+    packed_model = _load_pack(identity, source, format, load)
+    if packed_model:
+        return packed_model
+    model = load(None)
+    save(identity, model.network, source, format)
+    return model
+
+
+def _load_pack(
+    identity: Identity, source: Source, format: Format | None, load: Callable[[Pack | None], Model[NativeWeight]]
+) -> Model[NativeWeight] | None:
+    """None when there is no pack, or (StateWarning) none that can be used; nothing stays allocated then."""
+    pack = open_pack(identity)
+    if pack is None:
+        return None
+    with pack:
+        if not holds(pack, source, format):
+            warn_unusable(f"{pack.path}: its tensors are not those of the model")
+            return None
+        try:
+            return load(pack)
+        except PackError as error:
+            warn_unusable(str(error))
+            return None

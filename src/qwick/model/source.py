@@ -102,9 +102,9 @@ class Source:
         """Of the network's tensors in the files: what `Progress` adds up to."""
         return sum(self.info(spec).num_bytes for spec in self.specs)
 
-    def counting(self, progress: LoadProgress | None) -> Progress:
-        """What adds up the bytes read since the last call, and tells `progress` how far that is."""
-        total, done = self.num_bytes, 0
+    def counting(self, progress: LoadProgress | None, total: int | None = None) -> Progress:
+        """What adds up the bytes read since the last call, and tells `progress` how far that is. `total`: not ours."""
+        total, done = self.num_bytes if total is None else total, 0
 
         def advance(num_bytes: int) -> None:
             nonlocal done

@@ -13,8 +13,8 @@ from typing import Any, NewType, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qwick import _kernels
-from qwick.errors import CheckpointError, KernelError
+from qwick import __version__, _kernels
+from qwick.errors import CheckpointError, KernelError, PackError
 from qwick.formats import Format
 from qwick.ops.contract import (
     AttentionHeads,
@@ -37,6 +37,9 @@ Substrings: TypeAlias = _kernels.Substrings
 Buffer = NewType("Buffer", int)
 """A value of a program being recorded: its index."""
 
+VERSION = __version__  # of qwick: another one may encode otherwise
+LAYOUT_VERSION = _kernels.layout_version  # of weights in memory: kernels/blocks.h
+PACKED_PIECE_BYTES = _kernels.packed_piece_bytes  # that have one checksum
 PROGRESS_SECONDS = 0.1  # between two reports while files are read
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -216,7 +219,7 @@ class NativeBackend:
         self.threads, self.threads_batch = threads, threads_batch
         self._runtime = _kernels.Runtime(_asked_isa(isa), threads, threads_batch, reserve_bytes)
         self._reader = _kernels.FileReader()
-        self._noted: list[tuple[str, Path]] = []  # what the reader will read: name, file
+        self._noted: list[tuple[str, Path, bool]] = []  # what the reader will read: name, file, whether it is a pack
         if lock_memory:
             self._runtime.lock_memory()
 
@@ -243,7 +246,7 @@ class NativeBackend:
         tensor = self._runtime.add_matrix(name, *shape, format.family.value)
         if isinstance(windows, FileRows):
             self._reader.add(tensor, windows.fd, windows.offset, windows.format.ggml_type)
-            self._noted.append((name, windows.path))
+            self._noted.append((name, windows.path, False))
             return tensor
         for first, rows in windows:
             if rows.dtype.name == "uint8" and source is None:
@@ -255,6 +258,18 @@ class NativeBackend:
             tensor.write(first, np.ascontiguousarray(rows), self._runtime, source.ggml_type if source else -1)
         if not tensor.complete:
             raise KernelError(f"{name} was not given all of its {shape[0]} rows")
+        return tensor
+
+    def add_packed(
+        self, name: str, shape: tuple[int, int], format: Format, path: Path, fd: int, offset: int, sums: Sequence[int]
+    ) -> NativeWeight:
+        """A matrix that lies in a file as memory holds it; `read_files` reads it and checks `packed_sums`.
+
+        PackError there when it cannot; KernelError here when `sums` are not as many as its pieces.
+        """
+        tensor = self._runtime.add_matrix(name, *shape, format.family.value)
+        self._reader.add_packed(tensor, fd, offset, sums)
+        self._noted.append((name, path, True))
         return tensor
 
     def read_files(self, progress: Progress | None = None) -> None:
@@ -277,8 +292,11 @@ class NativeBackend:
             progress(reader.bytes_read - reported)
         index, error = reading.result()
         if index >= 0:
-            name, path = noted[index]
-            reason = os.strerror(error) if error else "the file became shorter while it was read"
+            name, path, is_pack = noted[index]
+            reason = os.strerror(error) if error > 0 else "the file became shorter while it was read"
+            if is_pack:
+                reason = reason if error >= 0 else "the checksum is wrong"
+                raise PackError(f"{path}: {name}: {reason}")
             raise CheckpointError(f"{path}: cannot read {name}: {reason}; copy or download it again")
 
     def add_vector(self, name: str, values: Float32) -> NativeWeight:
@@ -415,6 +433,11 @@ def check_vocabulary(
 def substrings(words: Iterable[str], most: int) -> Substrings:
     """All substrings of `words`; `find` tells which strings of many are among them. CapacityError: more than `most`."""
     return _kernels.Substrings(list(words), most)
+
+
+def packed_sums(tensor: NativeWeight) -> list[int]:
+    """The checksum of each piece of a tensor's memory, for `NativeBackend.add_packed`."""
+    return _kernels.packed_sums(tensor)
 
 
 def read_stream(num_bytes: int, threads: int, seconds: float) -> float:

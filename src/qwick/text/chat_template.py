@@ -84,6 +84,13 @@ class ChatTemplate:
             _ = template._process  # starts now, beside the loading of the weights
         return template
 
+    def prepare(self) -> None:
+        """Do what the first `render` would do only once: 0.1 s. A template that cannot be compiled fails there."""
+        if self.is_known:
+            from qwick.text import jinja_sandbox
+
+            jinja_sandbox.compile_template(self.source)
+
     @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,349 @@
+"""Packed weights on disk: what is read is what was written, or nothing; no crash, rival or full disk spoils a start."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qwick.errors import KernelError, StateWarning, UsageError
+from qwick.formats import FILE_DTYPES, Q8_0, format_named
+from qwick.model.model import open_model
+from qwick.model.packed import identity_of
+from qwick.model.source import open_source
+from qwick.ops.native import LAYOUT_VERSION, PACKED_PIECE_BYTES, NativeBackend, encode, packed_sums
+from qwick.weights import pack_cache
+from qwick.weights.pack_cache import Content, Identity, Pack, packs_folder, write_pack
+from tests.small_model import write_small_model
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QWICK_PACKS", str(tmp_path / "packs"))
+    return tmp_path / "packs"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_model(tmp_path_factory.mktemp("model"))
+
+
+def memory(path: Path, *, format: str | None = "q8_0", pack_cache: bool = True) -> dict[str, bytes]:
+    """All weights of the opened model, as they lie in memory."""
+    with open_source(path) as source:
+        model = open_model(source, format=format_named(format) if format else None, threads=2, pack_cache=pack_cache)
+        return {spec.name: model.weight(spec.name).view().tobytes() for spec in source.specs}
+
+
+def only_pack(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    assert path.suffix == ".pack"
+    return path
+
+
+class Opens:
+    """Whether a pack was read, by what was read of the model's own files."""
+
+    def __init__(self, path: Path) -> None:
+        before = {entry.path: entry.path.stat().st_ino for entry in pack_cache.packs()}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.memory = memory(path)
+        self.warnings = [str(warning.message) for warning in caught if warning.category is StateWarning]
+        self.wrote = before != {entry.path: entry.path.stat().st_ino for entry in pack_cache.packs()}
+
+
+def test_a_pack_gives_the_same_memory_and_is_not_written_again(model_folder: Path, folder: Path) -> None:
+    plain = memory(model_folder, pack_cache=False)
+    assert not folder.exists()
+    first, second = Opens(model_folder), Opens(model_folder)
+    assert (first.memory, first.wrote, first.warnings) == (plain, True, [])
+    assert (second.memory, second.wrote, second.warnings) == (plain, False, [])
+    assert only_pack(folder).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_weights_come_from_the_pack(model_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Opens(model_folder)
+    monkeypatch.delattr(NativeBackend, "add_matrix")
+    assert not Opens(model_folder).wrote
+
+
+def test_each_format_has_a_pack_of_its_own(model_folder: Path, folder: Path) -> None:
+    for format in ("q8_0", "q4_0", None):
+        memory(model_folder, format=format)
+    assert len(list(folder.iterdir())) == 3
+    assert {entry.format for entry in pack_cache.packs()} == {"q8_0", "q4_0", None}
+
+
+def test_any_flipped_byte_is_noticed_and_mended(model_folder: Path, folder: Path) -> None:
+    plain = Opens(model_folder).memory
+    path = only_pack(folder)
+    whole = path.read_bytes()
+    with Pack(path) as pack:
+        starts = [place.offset for place in pack.tensors.values()]
+        ends = [place.offset + place.num_bytes - 1 for place in pack.tensors.values()]
+    for at in [0, 7, 8, 15, 16, 31, 32, 40, 500, *starts[::5], *ends[::5], len(whole) - 1]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        found = Opens(model_folder)
+        assert found.memory == plain, at
+        assert found.wrote, at
+        assert len(found.warnings) == 1, at
+        assert "ignored and made anew" in found.warnings[0]
+        assert path.read_bytes() == whole
+
+
+def test_any_cut_is_noticed_and_mended(model_folder: Path, folder: Path) -> None:
+    plain = Opens(model_folder).memory
+    path = only_pack(folder)
+    whole = path.read_bytes()
+    for length in (0, 1, 8, 31, 32, 33, 1000, len(whole) // 2, len(whole) - 4096, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        found = Opens(model_folder)
+        assert (found.memory, found.wrote, len(found.warnings)) == (plain, True, 1), length
+    path.write_bytes(whole + b"\0")
+    assert Opens(model_folder).warnings
+
+
+def rewritten(path: Path, change: Callable[[dict[str, object]], object]) -> None:
+    """The header changed, with its checksum made good: what an enemy or a mistake of ours could do."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[8:16], "little")
+    header = json.loads(data[32 : 32 + length])
+    text = json.dumps(change(header) or header).encode()
+    digest = hashlib.blake2b(text, digest_size=16).digest()
+    start = pack_cache.MAGIC + len(text).to_bytes(8, "little") + digest + text
+    old_start, new_start = (-(-n // 4096) * 4096 for n in (32 + length, len(start)))
+    path.write_bytes(start.ljust(new_start, b"\0") + data[old_start:])
+
+
+def entry_of(header: dict[str, object], index: int) -> list[object]:
+    tensors = header["tensors"]
+    assert isinstance(tensors, dict)
+    return list(tensors.values())[index]
+
+
+def drop(header: dict[str, object]) -> None:
+    tensors = header["tensors"]
+    assert isinstance(tensors, dict)
+    tensors.popitem()
+
+
+HEADERS: dict[str, Callable[[dict[str, object]], object]] = {
+    "no object": lambda header: [1],
+    "no tensors": lambda header: header.pop("tensors") and None,
+    "tensors as a list": lambda header: header.update(tensors=[1]),
+    "one tensor fewer": drop,
+    "another family": lambda header: entry_of(header, 0).__setitem__(0, "f32"),
+    "no family": lambda header: entry_of(header, 0).__setitem__(0, 3),
+    "another shape": lambda header: entry_of(header, 1).__setitem__(1, [16, 32]),
+    "an offset outside": lambda header: entry_of(header, 1).__setitem__(2, 1 << 60),
+    "a negative offset": lambda header: entry_of(header, 1).__setitem__(2, -4096),
+    "an offset in another tensor": lambda header: entry_of(header, 2).__setitem__(2, 0),
+    "fewer bytes": lambda header: entry_of(header, -1).__setitem__(3, 64),
+    "more bytes": lambda header: entry_of(header, -1).__setitem__(3, 1 << 40),
+    "no checksums": lambda header: entry_of(header, 0).__setitem__(4, ""),
+    "checksums of other data": lambda header: entry_of(header, 0).__setitem__(4, "00" * 8),
+    "checksums that are none": lambda header: entry_of(header, 0).__setitem__(4, "xy"),
+    "too few fields": lambda header: entry_of(header, 0).pop(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_that_lies_is_not_believed(model_folder: Path, folder: Path, name: str) -> None:
+    plain = Opens(model_folder).memory
+    rewritten(only_pack(folder), HEADERS[name])
+    found = Opens(model_folder)
+    assert (found.memory, found.wrote, len(found.warnings)) == (plain, True, 1)
+    assert not Opens(model_folder).wrote
+
+
+def test_a_changed_model_is_read_anew(tmp_path: Path, folder: Path) -> None:
+    model = write_small_model(tmp_path / "model")
+    first = Opens(model).memory
+    weights = model / "model.safetensors"
+    status, data = weights.stat(), bytearray(weights.read_bytes())
+    data[-64:] = bytes(64)
+    weights.write_bytes(data)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))  # as copying programs do
+    found = Opens(model)
+    assert found.wrote
+    assert found.memory == memory(model, pack_cache=False) != first
+    assert len(list(folder.iterdir())) == 1  # the old one is replaced
+
+
+def test_another_version_or_layout_is_another_identity(model_folder: Path) -> None:
+    with open_source(model_folder) as source:
+        identity = identity_of(source, Q8_0)
+    content = {"w": Content("i8", (1, 32), memoryview(b"abc"), [1])}
+    write_pack(identity, content)
+    same = pack_cache.open_pack(identity)
+    assert same is not None
+    with same:
+        assert same.tensors["w"].num_bytes == 3
+    for other in (
+        replace(identity, layout=2),
+        replace(identity, version="9"),
+        replace(identity, files=(*identity.files, ("x", 1, 2, 3, 4))),
+    ):
+        assert pack_cache.open_pack(other) is None
+
+
+IDENTITY = Identity((("/model", 1, 2, 3, 4),), None, 1, "0")
+
+
+def write_slowly(ready: "multiprocessing.synchronize.Event") -> None:
+    class Slow(dict[str, Content]):
+        def __getitem__(self, name: str) -> Content:
+            ready.set()
+            time.sleep(60)
+            raise AssertionError
+
+    write_pack(IDENTITY, Slow({"w": Content("i8", (1, 32), memoryview(bytes(1 << 20)), [1])}))
+
+
+def test_a_process_killed_while_it_writes_leaves_nothing_that_counts(model_folder: Path, folder: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    writer = context.Process(target=write_slowly, args=(ready,))
+    writer.start()
+    assert ready.wait(60)
+    assert pack_cache.open_pack(IDENTITY) is None  # not seen before it is whole
+    content = {"w": Content("i8", (1, 32), memoryview(b"abc"), [1])}
+    assert not write_pack(IDENTITY, content)  # another process is about it
+    assert writer.pid
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    (left,) = folder.iterdir()
+    assert left.suffix == ".part"
+    assert [entry.model for entry in pack_cache.packs()] == [None]
+    assert write_pack(IDENTITY, content)
+    assert only_pack(folder).exists()
+
+
+def test_who_opened_the_name_before_it_was_renamed_does_not_spoil_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"w": Content("i8", (1, 32), memoryview(b"abc"), [1])}
+    lock = fcntl.flock
+
+    def rival_finishes_first(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        assert write_pack(IDENTITY, content)
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", rival_finishes_first)
+    assert not write_pack(IDENTITY, {"w": replace(content["w"], data=memoryview(b"other"))})
+    with Pack(only_pack(folder)) as pack:
+        assert pack.tensors["w"].num_bytes == 3
+
+
+def test_two_processes_may_open_at_once(model_folder: Path, folder: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from qwick.formats import Q8_0
+from qwick.model.model import open_model
+open_model(Path(sys.argv[1]), format=Q8_0, threads=1, pack_cache=True)
+"""
+    runs = [
+        subprocess.Popen([sys.executable, "-c", script, str(model_folder)], stderr=subprocess.PIPE) for _ in range(3)
+    ]
+    for run in runs:
+        _, error = run.communicate()
+        assert (run.returncode, error) == (0, b"")
+    assert Opens(model_folder).memory == memory(model_folder, pack_cache=False)
+    assert only_pack(folder).exists()
+
+
+@pytest.mark.parametrize("limit", [100, 50_000])
+def test_a_full_disk_is_a_warning(model_folder: Path, folder: Path, limit: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # as ENOSPC: a write that ends early, then one that fails
+    try:
+        found = Opens(model_folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found.memory == memory(model_folder, pack_cache=False)
+    assert [os.strerror(errno.EFBIG) in text for text in found.warnings] == [True]
+    assert list(folder.iterdir()) == []
+    assert Opens(model_folder).wrote
+
+
+def test_no_room_is_noticed_before_it_is_filled(
+    model_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack_cache.shutil, "disk_usage", lambda path: type("", (), {"free": 1000})())
+    assert "MiB are needed" in Opens(model_folder).warnings[0]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_a_warning(model_folder: Path, folder: Path) -> None:
+    folder.mkdir(mode=0o500)
+    assert "Permission denied" in Opens(model_folder).warnings[0]
+
+
+def test_a_file_in_the_folder_s_place_is_a_warning(model_folder: Path, folder: Path) -> None:
+    folder.write_text("")
+    with pytest.warns(StateWarning, match="cannot write to the pack cache"):
+        memory(model_folder)
+
+
+def test_clearing_deletes_packs_and_nothing_else(model_folder: Path, folder: Path) -> None:
+    assert pack_cache.clear() == []
+    Opens(model_folder)
+    (folder / "mine.txt").write_text("x")
+    (folder / "half.part").write_text("x")
+    assert sorted(bool(entry.model) for entry in pack_cache.clear()) == [False, True]
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_the_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QWICK_PACKS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert packs_folder() == tmp_path / "qwick" / "packed"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert packs_folder() == tmp_path / ".cache" / "qwick" / "packed"
+    monkeypatch.setenv("QWICK_PACKS", "/dev/null/packs")
+    with pytest.raises(UsageError, match="cannot read"):
+        pack_cache.packs()
+
+
+def test_a_tensor_takes_only_as_many_checksums_as_it_has_pieces() -> None:
+    backend = NativeBackend(1)
+    rows = PACKED_PIECE_BYTES // 34 // 32 * 2
+    tensor = backend.add_matrix(
+        "w", (rows, 1024), Q8_0, [(0, encode(np.ones((rows, 1024), np.float32), Q8_0, 1))], Q8_0
+    )
+    sums = packed_sums(tensor)
+    assert len(sums) == -(-tensor.num_bytes // PACKED_PIECE_BYTES) > 1
+    assert len(set(sums)) > 1
+    for wrong in (sums[1:], [*sums, 1], []):
+        with pytest.raises(KernelError):
+            backend.add_packed("p", (rows, 1024), Q8_0, Path("x"), 0, 0, wrong)
+
+
+def test_the_layout_has_the_version_that_it_is_packed_under() -> None:
+    """When this fails because blocks lie otherwise in memory now: raise kLayoutVersion, write the new digest here."""
+    backend, digest = NativeBackend(1), hashlib.sha256()
+    for format in sorted(set(FILE_DTYPES.values()), key=lambda format: format.ggml_type):
+        shape = (20, 512)
+        data = (np.arange(format.num_bytes(*shape)) * 37 % 251).astype(np.uint8).reshape(shape[0], -1)
+        rows = data if format.is_blocks else data.view({4: np.float32, 2: np.uint16}[format.block_bytes])
+        tensor = backend.add_matrix(format.name, shape, format, [(0, rows)], format if format.is_blocks else None)
+        digest.update(tensor.view())
+    assert (LAYOUT_VERSION, digest.hexdigest()[:16]) == (1, "9b374a119ec87c36")
