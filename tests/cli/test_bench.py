@@ -135,7 +135,7 @@ def test_a_plot_is_drawn_beside_the_table(model: str, tmp_path: Path) -> None:
         (["--against", "/nowhere"], "is no program"),
         (["--plot", "/nowhere/x.png"], "cannot be written"),
         (["--plot", "x.svg"], "does not end in .png"),
-        (["-r", "0"], "greater than or equal to 1"),
+        (["-r", "0"], "Invalid value for '-r' / '--repeats'"),
     ],
 )
 def test_mistakes_cost_one_line(model: str, arguments: list[str], message: str) -> None:

@@ -38,8 +38,10 @@ def test_a_model_without_an_end_is_found(tokenizer, template):
 
 
 def test_control_tokens_of_users_are_found(tokenizer, template, monkeypatch):
-    good = tokenizer.encode
-    monkeypatch.setattr(tokenizer, "encode", lambda text, allow_special: good(text, allow_special=True))
+    def as_one_text(pieces):
+        return tokenizer.encode("".join(piece.text for piece in pieces), allow_special=True)
+
+    monkeypatch.setattr(tokenizer, "encode_pieces", as_one_text)
     assert failures(text_checks(tokenizer, template, 512)) == ["chat template"]
 
 
