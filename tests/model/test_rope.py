@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextRotaryEmbedding
 
+from qwick.model import rope
 from qwick.model.config import parse_config
 from qwick.model.rope import RopeTable
 from tests.checkpoints import RELEASED, small_config
@@ -53,3 +54,15 @@ def test_equal_rows_are_text():
     positions = np.arange(100)
     for text, rows in zip(table.angles(positions), table.angles(np.tile(positions, (3, 1))), strict=True):
         assert np.array_equal(text, rows)
+
+
+def test_kept_blocks_hold_the_bits_of_fresh_angles(monkeypatch):
+    monkeypatch.setattr(rope, "_MAX_BLOCKS", 3)
+    config = CONFIGS["small"]
+    table = RopeTable(parse_config(config))
+    far = 262_144 - 70  # beyond what numpy's vectors reduce: each lane alone
+    for spans in ([range(5, 6)], [range(200), range(63, 64)], [range(far, far + 70)], [range(64, 128), range(5, 5)]):
+        positions = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+        for kept, fresh in zip(table.text_angles(spans), table.angles(positions), strict=True):
+            np.testing.assert_array_equal(kept.view(np.uint32), fresh.view(np.uint32))
+            assert kept.flags.c_contiguous

@@ -16,7 +16,7 @@ _NO_EDITS = np.empty(0, np.int32), np.empty((0, 3), np.float32)
 def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
     """The batch of `plan`, runs in plan order; a run that reaches its sequence's last token wants that row."""
     ids: list[int] = []
-    positions: list[int] = []
+    spans: list[range] = []
     runs: list[Run] = []
     wanted: list[int] = []
     penalties: list[Penalties | None] = []
@@ -25,7 +25,7 @@ def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
         sequence, begin = planned.sequence, planned.sequence.num_cached
         end = begin + planned.num_tokens
         ids += sequence.token_ids[begin:end]
-        positions += range(begin, end)
+        spans.append(range(begin, end))
         snapshots = sequence.snapshots_within(planned.num_tokens)
         held = sequence.held
         runs.append(Run(planned.num_tokens, sequence.role, begin, held.slot, held.pages, snapshots=snapshots))
@@ -35,7 +35,7 @@ def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
             if sequence.penalties:
                 sequence.penalties.read(sequence.token_ids)
             top_k = _wider(top_k, sequence.request.sampling.num_candidates)
-    cos, sin = rope.angles(np.array(positions))
+    cos, sin = rope.text_angles(spans)
     return Batch(
         np.array(ids, np.int32),
         cos,

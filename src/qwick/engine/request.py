@@ -1,6 +1,6 @@
 """What was asked (Request), how far it has come (Sequence), what a step tells (Event)."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from qwick.cache.kept import Held
@@ -49,7 +49,9 @@ class Stats:
 
     def copy(self) -> "Stats":
         """As it is now: the sequence's own goes on counting."""
-        return replace(self)
+        return Stats(
+            self.prompt_tokens, self.generated_tokens, self.prompt_seconds, self.decode_seconds, self.cached_tokens
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ class NativeProgram:
             self._native.commit(_int32(commits).reshape(-1, 3))
             return Result()
         runs, pages, snapshots = _flat_runs(batch)
-        edits = _NO_EDITS if batch.edits is None else batch.edits
+        edits = _NO_EDITS if batch.edits is None else _converted(batch.edits)
         logits, top_ids, top_logits, logsumexp, hidden = self._native.run(
             np.ascontiguousarray(batch.token_ids, np.int32),
             np.ascontiguousarray(batch.rope_cos, np.float32),
@@ -189,9 +189,9 @@ class NativeProgram:
             batch.top_k,
             batch.logsumexp,
             None if batch.hidden is None else np.ascontiguousarray(batch.hidden, np.float32),
-            np.ascontiguousarray(edits.row_starts, np.int32),
-            np.ascontiguousarray(edits.token_ids, np.int32),
-            np.ascontiguousarray(edits.values, np.float32),
+            edits.row_starts,
+            edits.token_ids,
+            edits.values,
         )
         return Result(logits, top_ids, top_logits, logsumexp, hidden)
 
@@ -471,6 +471,15 @@ def _flat_runs(batch: Batch) -> tuple[Int32, Int32, Int32]:
         _int32(fields).reshape(-1, 7),
         pages[0] if len(pages) == 1 else np.concatenate([_NO_PAGES, *pages]),
         _int32(snapshots) if snapshots else _NO_SNAPSHOTS,
+    )
+
+
+def _converted(edits: LogitEdits) -> LogitEdits:
+    """As the binding takes them."""
+    return LogitEdits(
+        np.ascontiguousarray(edits.row_starts, np.int32),
+        np.ascontiguousarray(edits.token_ids, np.int32),
+        np.ascontiguousarray(edits.values, np.float32),
     )
 
 
