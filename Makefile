@@ -56,13 +56,13 @@ fmt: $(STAMPS)/dev ## format Python and C++ in place
 docs: $(STAMPS)/build ## write docs/cli.md from the commands' help texts
 	$(BIN)/python scripts/write_cli_docs.py
 
-sanitize: $(STAMPS)/dev ## tests/kernels on a build with ASan + UBSan, AVX-512 emulated
+sanitize: $(STAMPS)/dev ## tests/kernels on a build with ASan + UBSan, AVX-512 and VNNI emulated
 	$(SAY) "building with sanitizers into $(SANITIZE)"
 	scripts/sanitize.sh $(SANITIZE)
 
-emulate: $(STAMPS)/dev ## the AVX-512 tests on a CPU without it: kernels, parity, bitwise
-	$(SAY) "building with AVX-512 emulated into $(EMULATE)"
-	scripts/emulate_avx512.sh $(EMULATE)
+emulate: $(STAMPS)/dev ## the AVX-512 and VNNI tests on a CPU without them: kernels, parity, bitwise
+	$(SAY) "building with AVX-512 and VNNI emulated into $(EMULATE)"
+	scripts/emulate.sh $(EMULATE)
 
 ci: ## what continuous integration runs
 	.ci/run

@@ -17,8 +17,15 @@ namespace {
 constexpr const char* kNames[] = {"scalar", "avx2", "avx_vnni", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
 
 #if defined(__x86_64__)
+#if defined(QWICK_EMULATE)
+constexpr bool kEmulated = true;
+#else
+constexpr bool kEmulated = false;
+#endif
+
 struct Cpuid {
     uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+    Cpuid() = default;
     Cpuid(uint32_t leaf, uint32_t subleaf) { __get_cpuid_count(leaf, subleaf, &eax, &ebx, &ecx, &edx); }
 };
 
@@ -41,23 +48,21 @@ bool amx_permitted() {
 std::vector<Isa> detect() {
     std::vector<Isa> found = {Isa::scalar};
     const uint64_t saved = saved_registers();
-    const Cpuid base(1, 0), extended(7, 0), more(7, 1);
+    const Cpuid base(1, 0), extended(7, 0);
+    const Cpuid more = extended.eax >= 1 ? Cpuid(7, 1) : Cpuid();
     const auto saves = [&](uint64_t mask) { return (saved & mask) == mask; };
     const bool avx2 = saves(0x6) && bit(base.ecx, 28) && bit(base.ecx, 12) && bit(base.ecx, 29) &&
                       bit(extended.ebx, 5) && bit(extended.ebx, 8);
     if (!avx2) return found;
     found.push_back(Isa::avx2);
-    if (bit(more.eax, 4)) found.push_back(Isa::avx_vnni);
+    if (kEmulated || bit(more.eax, 4)) found.push_back(Isa::avx_vnni);
     const bool avx512 =
         saves(0xe6) && bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) && bit(extended.ebx, 31);
-#if defined(QWICK_EMULATE_AVX512)
+    if (!kEmulated && !avx512) return found;
     found.push_back(Isa::avx512);
-#else
-    if (avx512) found.push_back(Isa::avx512);
-#endif
-    if (!avx512 || !bit(extended.ecx, 11)) return found;
+    if (!kEmulated && !bit(extended.ecx, 11)) return found;
     found.push_back(Isa::avx512_vnni);
-    if (!bit(more.eax, 5)) return found;
+    if (!avx512 || !bit(more.eax, 5)) return found;
     found.push_back(Isa::avx512_bf16);
     const bool amx = saves(0x60000) && bit(extended.edx, 22) && bit(extended.edx, 24) && bit(extended.edx, 25);
     if (amx && amx_permitted()) found.push_back(Isa::amx);

@@ -11,12 +11,12 @@ struct Source {
     const Kernels& (*table)();
 };
 
-// Ordered: a later table wins over an earlier one. VNNI, BF16 and AMX leaves join here when they are written.
+// Ordered: a later table wins over an earlier one. BF16 and AMX leaves join here when they are written.
 constexpr Source kSources[] = {
     {Isa::scalar, scalar_table},
 #if defined(__x86_64__)
-    {Isa::avx2, avx2_table},
-    {Isa::avx512, avx512_table},
+    {Isa::avx2, avx2_table},     {Isa::avx_vnni, avx_vnni_table},
+    {Isa::avx512, avx512_table}, {Isa::avx512_vnni, avx512_vnni_table},
 #endif
 };
 

@@ -1,28 +1,37 @@
 #include "tables.h"
 
 namespace qwick {
+namespace {
 
-#define QWICK_FILLED_TABLE(isa)            \
-    const Kernels& isa##_table() {         \
-        static const Kernels filled = [] { \
-            Kernels table{};               \
-            isa::fill_attention(table);    \
-            isa::fill_causal_conv(table);  \
-            isa::fill_codec(table);        \
-            isa::fill_elementwise(table);  \
-            isa::fill_gated_delta(table);  \
-            isa::fill_linear(table);       \
-            isa::fill_norm(table);         \
-            isa::fill_sample(table);       \
-            return table;                  \
-        }();                               \
-        return filled;                     \
+template <class... Fills>
+Kernels filled_by(Fills... fills) {
+    Kernels table{};
+    (fills(table), ...);
+    return table;
+}
+
+}  // namespace
+
+#define QWICK_WHOLE_TABLE(isa)                                                                                  \
+    const Kernels& isa##_table() {                                                                              \
+        using namespace isa;                                                                                    \
+        static const Kernels filled = filled_by(fill_attention, fill_causal_conv, fill_codec, fill_elementwise, \
+                                                fill_gated_delta, fill_linear, fill_norm, fill_sample);         \
+        return filled;                                                                                          \
     }
 
-QWICK_FILLED_TABLE(scalar)
+#define QWICK_TABLE_OF_DOTS(isa)                                   \
+    const Kernels& isa##_table() {                                 \
+        static const Kernels filled = filled_by(isa::fill_linear); \
+        return filled;                                             \
+    }
+
+QWICK_WHOLE_TABLE(scalar)
 #if defined(__x86_64__)
-QWICK_FILLED_TABLE(avx2)
-QWICK_FILLED_TABLE(avx512)
+QWICK_WHOLE_TABLE(avx2)
+QWICK_TABLE_OF_DOTS(avx_vnni)
+QWICK_WHOLE_TABLE(avx512)
+QWICK_TABLE_OF_DOTS(avx512_vnni)
 #endif
 
 }  // namespace qwick

@@ -1,5 +1,5 @@
 // The tables of leaf kernels, one per instruction set. A table leaves null what it does not do better than the tables
-// before it (scalar, avx2, avx512, in this order); dispatch.cpp lays them over one another.
+// before it; dispatch.cpp lays them over one another, in its order.
 #pragma once
 
 #include "kernels.h"
@@ -9,8 +9,10 @@ namespace qwick {
 const Kernels& scalar_table();  // complete
 
 // To be called only on a CPU that has the instructions: filling the table is itself compiled with them.
-const Kernels& avx2_table();    // AVX2, FMA, F16C
-const Kernels& avx512_table();  // AVX-512 F, BW, DQ, VL and the above
+const Kernels& avx2_table();         // AVX2, FMA, F16C
+const Kernels& avx_vnni_table();     // AVX-VNNI and the above
+const Kernels& avx512_table();       // AVX-512 F, BW, DQ, VL and those of avx2
+const Kernels& avx512_vnni_table();  // AVX-512 VNNI and the above
 
 // Each op's leaves of one instruction set, e.g. norm/norm_avx2.cpp defines avx2::fill_norm.
 #define QWICK_DECLARE_FILLS(isa)           \
@@ -28,6 +30,12 @@ const Kernels& avx512_table();  // AVX-512 F, BW, DQ, VL and the above
 QWICK_DECLARE_FILLS(scalar)
 QWICK_DECLARE_FILLS(avx2)
 QWICK_DECLARE_FILLS(avx512)
+namespace avx_vnni {
+void fill_linear(Kernels& table);
+}
+namespace avx512_vnni {
+void fill_linear(Kernels& table);
+}
 
 #undef QWICK_DECLARE_FILLS
 

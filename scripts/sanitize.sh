@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Build the extension with ASan + UBSan (AVX-512 through SIMDe) and run the kernels' tests on it.   usage: sanitize.sh BUILD_DIR
+# Build the extension with ASan + UBSan (AVX-512 and VNNI emulated) and run the kernels' tests on it.   usage: sanitize.sh BUILD_DIR
 set -euo pipefail
 source scripts/build_overlay.sh
-build_overlay "$1" -DCMAKE_BUILD_TYPE=Debug -DQWICK_SANITIZE=ON -DQWICK_EMULATE_AVX512=ON
+build_overlay "$1" -DCMAKE_BUILD_TYPE=Debug -DQWICK_SANITIZE=ON -DQWICK_EMULATE=ON
 
 compiler=${CXX:-c++}
 # libstdc++ too: python does not link it, and ASan looks for __cxa_throw when it starts.

@@ -7,9 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#ifndef ISA_NAMESPACE  // or that of an instruction set with the same vectors: simd_avx_vnni.h
 #define ISA_NAMESPACE avx2
+#endif
 
-namespace qwick::avx2 {
+namespace qwick::ISA_NAMESPACE {
 namespace {
 
 using Vec = __m256;
@@ -164,6 +166,6 @@ inline void store_transposed(const Vec* rows, float* out) {
 }
 
 }  // namespace
-}  // namespace qwick::avx2
+}  // namespace qwick::ISA_NAMESPACE
 
 #include "simd/math_simd.h"  // written over the vector above

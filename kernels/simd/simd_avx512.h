@@ -7,7 +7,7 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
-#ifdef QWICK_EMULATE_AVX512
+#ifdef QWICK_EMULATE
 #include <simde/x86/avx512.h>
 #include <simde/x86/f16c.h>
 #include <simde/x86/fma.h>
@@ -18,9 +18,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#ifndef ISA_NAMESPACE  // or that of an instruction set with the same vectors: simd_avx512_vnni.h
 #define ISA_NAMESPACE avx512
+#endif
 
-namespace qwick::avx512 {
+namespace qwick::ISA_NAMESPACE {
 namespace {
 
 using Vec = __m512;
@@ -151,7 +153,7 @@ inline Ints look_up(const int8_t* table, Ints index) {  // 16 entries, bytes of 
 
 // Keeps GCC 12 from turning a chain of 16-bit additions into a tree that does not fit the registers.
 inline void keep_order(Ints& v) {
-#ifdef QWICK_EMULATE_AVX512
+#ifdef QWICK_EMULATE
     static_cast<void>(v);
 #else
     asm("" : "+v"(v));
@@ -189,6 +191,6 @@ inline void store_transposed(const Vec* rows, float* out) {
 }
 
 }  // namespace
-}  // namespace qwick::avx512
+}  // namespace qwick::ISA_NAMESPACE
 
 #include "simd/math_simd.h"  // written over the vector above

@@ -9,9 +9,17 @@ from qwick._kernels import leaves
 from qwick.errors import KernelError
 from qwick.formats import Q2_K, Q3_K, Q4_0, Q8_0
 from qwick.ops.native import NativeBackend, decode
+from tests.kernels.conftest import runnable
 from tests.kernels.random_blocks import BLOCK_FORMATS, random_blocks
 
 UNIT = 2.0**-24  # unit roundoff of f32
+
+
+@pytest.fixture(params=["scalar", "avx2", "avx_vnni", "avx512", "avx512_vnni"])
+def isa(request: pytest.FixtureRequest) -> str:
+    """Those that have dots of blocks of their own."""
+    return runnable(request.param)
+
 
 every_format = pytest.mark.parametrize("format", BLOCK_FORMATS.values(), ids=BLOCK_FORMATS)
 

@@ -43,6 +43,14 @@ def test_leaves_come_from_the_forced_isa_or_from_below(isa):
         assert set(choice.values()) == {"scalar"}
     if isa == "avx2":
         assert choice["dots.u4k"] == choice["panel_product"] == choice["attend_block.f16"] == "avx2"
+    if isa == "avx_vnni":
+        assert choice["dots.u4k"] == "avx_vnni"
+        assert choice["dots.bf16"] == choice["panel_product"] == "avx2"
+    if isa == "avx512":
+        assert choice["dots.u4k"] == choice["dots.bf16"] == "avx512"
+    if isa in ("avx512_vnni", "avx512_bf16", "amx"):
+        assert choice["dots.u4k"] == "avx512_vnni"
+        assert choice["dots.bf16"] == "avx512"
 
 
 def program_output(isa, x, weight):

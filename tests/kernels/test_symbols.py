@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Of the real build: sanitizers add symbols of their own (build/sanitize).
 OBJECTS = sorted(ROOT.glob("build/cp*/CMakeFiles/qwick_kernels.dir/kernels/*/*_avx*.cpp.o"))
-ENTRY = re.compile(r"qwick::(avx2|avx512)::fill_\w+\(qwick::Kernels&\)")
+ENTRY = re.compile(r"qwick::(avx2|avx_vnni|avx512|avx512_vnni)::fill_\w+\(qwick::Kernels&\)")
 
 
 def symbols(path: Path) -> list[tuple[str, str]]:

@@ -1,0 +1,13 @@
+// What VNNI does better: decode rows of the block families. Included after a vector and int_dot_vnni_simd.h.
+#include "linear/dots_simd.h"  // prefetch
+
+#include "linear/block_dots_simd.h"
+#include "tables.h"
+
+namespace qwick::ISA_NAMESPACE {
+
+void fill_linear(Kernels& table) {
+    fill_block_dots<static_cast<int>(Family::i8)>(table);
+}
+
+}  // namespace qwick::ISA_NAMESPACE

@@ -1,6 +1,0 @@
-#!/usr/bin/env bash
-# Build the extension with AVX-512 through SIMDe and run every test that forces it: for CPUs without.   usage: … BUILD_DIR
-set -euo pipefail
-source scripts/build_overlay.sh
-build_overlay "$1" -DCMAKE_BUILD_TYPE=Release -DQWICK_EMULATE_AVX512=ON
-"$python" -S -m pytest -m "not slow" -k avx512 -p no:cacheprovider tests/kernels tests/ops tests/parity
