@@ -7,6 +7,7 @@
 
 #include <new>
 
+#include "bindings_arrays.h"
 #include "bindings_encode.h"
 #include "bindings_leaves.h"
 #include "bindings_machine.h"
@@ -49,12 +50,6 @@ Family family_named(const std::string& name) {
         if (name == kFamilyNames[i]) return static_cast<Family>(i);
     }
     throw KernelError("unknown kernel family '" + name + "'");
-}
-
-KvFormat kv_format_named(const std::string& name) {
-    if (name == "f32") return KvFormat::f32;
-    if (name == "f16") return KvFormat::f16;
-    throw KernelError("unknown KV format '" + name + "'; known: f32, f16");
 }
 
 // Shares the memory's ownership: the array stays readable even if the program moves on to larger memory, or dies.

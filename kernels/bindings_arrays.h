@@ -21,6 +21,13 @@ inline Kernels kernels_of(const std::string& isa) {
     return make_dispatch(choose_isa(isa)).kernels;
 }
 
+inline KvFormat kv_format_named(const std::string& name) {
+    for (int i = 0; i < kNumKvFormats; ++i) {
+        if (name == kKvFormatNames[i]) return static_cast<KvFormat>(i);
+    }
+    throw KernelError("unknown KV format '" + name + "'; known: f32, f16, bf16, q8_0");
+}
+
 inline void require(bool holds, const char* what) {
     if (!holds) throw KernelError(std::string("leaf called outside its contract: ") + what);
 }

@@ -13,6 +13,7 @@
 #include <tuple>
 #include <vector>
 
+#include "attention/kv_block.h"
 #include "bindings_arrays.h"
 #include "bindings_linear.h"
 #include "cpu_features.h"
@@ -31,8 +32,6 @@ Made<float> copy_of(const Array& source) {
     std::copy_n(source.data(), source.size(), made.data);
     return made;
 }
-
-using AnyMatrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 Out elementwise(const std::string& isa, const std::string& name, const In<float, 1>& a, const In<float, 1>& b) {
     const Kernels kernels = kernels_of(isa);
@@ -102,38 +101,41 @@ auto delta_run(const std::string& isa, const In<float, 1>& state, const In<float
     return std::pair(out.array, s.array);
 }
 
-// keys, values [<= 64, head_dim]: f32 or uint16 (f16 bits). Returns the new m, l, acc.
-auto attend_block(const std::string& isa, const In<float, 2>& query, const AnyMatrix& keys, const AnyMatrix& values,
-                  const In<int32_t, 1>& visible, const In<float, 1>& m, const In<float, 1>& l,
-                  const In<float, 2>& acc) {
-    const size_t rows = query.shape(0), head_dim = query.shape(1);
-    const bool f16 = keys.dtype() == nb::dtype<uint16_t>();
-    require(head_dim % 16 == 0 && keys.shape(1) == head_dim && values.shape(1) == head_dim, "head_dim agrees");
-    require((f16 || keys.dtype() == nb::dtype<float>()) && values.dtype() == keys.dtype(), "f32 or f16 bits");
+// keys, values: blocks as store_kv makes them. Returns the new m, l, acc.
+auto attend_block(const std::string& isa, const std::string& kv_format, const In<float, 2>& query,
+                  const In<uint8_t, 1>& keys, const In<uint8_t, 1>& values, const In<int32_t, 1>& visible,
+                  const In<float, 1>& m, const In<float, 1>& l, const In<float, 2>& acc) {
+    const Kernels kernels = kernels_of(isa);
+    const KvFormat format = kv_format_named(kv_format);
+    const size_t rows = query.shape(0), head_dim = query.shape(1), bytes = kv_block_bytes(format, head_dim);
+    require(head_dim % 16 == 0 && keys.size() == bytes && values.size() == bytes, "keys and values are blocks");
     require(visible.size() == rows && m.size() == rows && l.size() == rows && acc.size() == rows * head_dim,
             "rows agree");
+    for (size_t r = 0; r < rows; ++r) require(0 <= visible.data()[r] && visible.data()[r] <= 64, "at most 64 keys");
+    Made<float> new_m = copy_of(m), new_l = copy_of(l), new_acc = copy_of(acc), loaded({rows, head_dim});
     for (size_t r = 0; r < rows; ++r) {
-        const size_t seen = visible.data()[r];
-        require(seen <= 64 && seen <= keys.shape(0) && seen <= values.shape(0), "at most 64 keys that exist");
+        kernels.load_query[static_cast<int>(format)](query.data() + r * head_dim, head_dim, 1,
+                                                     loaded.data + r * head_dim);
     }
-    Made<float> new_m = copy_of(m), new_l = copy_of(l), new_acc = copy_of(acc);
-    kernels_of(isa).attend_block[f16](query.data(), rows, head_dim, keys.data(), values.data(), visible.data(),
-                                      new_m.data, new_l.data, new_acc.data);
+    std::vector<uint8_t> block(keys.data(), keys.data() + bytes);
+    block.insert(block.end(), values.data(), values.data() + bytes);
+    const auto count = static_cast<int64_t>(rows), dim = static_cast<int64_t>(head_dim);
+    kernels.attend_block[static_cast<int>(format)](
+        {count, dim, loaded.data, visible.data(), new_m.data, new_l.data, new_acc.data}, {block.data(), nullptr});
     return std::tuple(new_m.array, new_l.array, new_acc.array);
 }
 
-Out store_kv_f32(const std::string& isa, const In<float, 1>& x) {
-    require(x.size() % 16 == 0, "n is a multiple of 16");
-    Made<float> out({x.size()});
-    kernels_of(isa).store_kv[static_cast<int>(KvFormat::f32)](x.data(), x.size(), out.data);
-    return out.array;
-}
-
-auto store_kv_f16(const std::string& isa, const In<float, 1>& x) {
-    require(x.size() % 16 == 0, "n is a multiple of 16");
-    Made<uint16_t> out({x.size()});
-    kernels_of(isa).store_kv[static_cast<int>(KvFormat::f16)](x.data(), x.size(), out.data);
-    return out.array;
+// A block of 64 keys or values, of which x [n, head_dim] are the first n; the rest is 0xff, a NaN in most formats.
+auto store_kv(const std::string& isa, const std::string& kv_format, const In<float, 2>& x, bool values) {
+    const Kernels kernels = kernels_of(isa);
+    const KvFormat format = kv_format_named(kv_format);
+    const auto n = static_cast<int64_t>(x.shape(0)), head_dim = static_cast<int64_t>(x.shape(1));
+    require(n <= kBlockLen && head_dim % (format == KvFormat::q8_0 ? kKvGroup : 16) == 0, "64 rows of whole groups");
+    Made<uint8_t> block({static_cast<size_t>(kv_block_bytes(format, head_dim))});
+    std::fill_n(block.data, block.array.size(), uint8_t{0xff});
+    const auto store = (values ? kernels.store_value : kernels.store_key)[static_cast<int>(format)];
+    for (int64_t key = 0; key < n; ++key) store(x.data() + key * head_dim, head_dim, key, block.data);
+    return block.array;
 }
 
 float max_value(const std::string& isa, const In<float, 1>& x) {
@@ -164,10 +166,9 @@ void bind_leaves(nb::module_& module) {
     leaves.def("conv_silu", conv_silu, "isa"_a, "rows"_a, "taps"_a);
     leaves.def("delta_run", delta_run, "isa"_a, "state"_a, "q"_a, "k"_a, "v"_a, "g"_a, "beta"_a, "v_begin"_a,
                "v_end"_a);
-    leaves.def("attend_block", attend_block, "isa"_a, "query"_a, "keys"_a, "values"_a, "visible"_a, "m"_a, "l"_a,
-               "acc"_a);
-    leaves.def("store_kv_f32", store_kv_f32, "isa"_a, "x"_a);
-    leaves.def("store_kv_f16", store_kv_f16, "isa"_a, "x"_a);
+    leaves.def("attend_block", attend_block, "isa"_a, "kv_format"_a, "query"_a, "keys"_a, "values"_a, "visible"_a,
+               "m"_a, "l"_a, "acc"_a);
+    leaves.def("store_kv", store_kv, "isa"_a, "kv_format"_a, "x"_a, "values"_a);
     leaves.def("max_value", max_value, "isa"_a, "x"_a);
     leaves.def("sum_exp", sum_exp, "isa"_a, "x"_a, "max"_a);
 }

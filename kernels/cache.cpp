@@ -26,6 +26,10 @@ void check_shape(const CacheShape& s) {
     if (s.page_len < kBlockLen || s.page_len % kBlockLen != 0 || s.page_len > kMaxCount) {
         throw KernelError("the page length must be a multiple of 64 tokens");
     }
+    if (s.kv_format == KvFormat::q8_0 && a.head_dim % kKvGroup != 0) {
+        throw KernelError("a cache of q8_0 needs heads of a multiple of 32 values; this model's have " +
+                          std::to_string(a.head_dim));
+    }
     if (s.conv_kernel < 2 || s.conv_kernel > 16) throw KernelError("the convolution must have 2 to 16 taps");
 }
 
@@ -39,8 +43,8 @@ void check_index(const char* what, int64_t index, int64_t count) {
 struct Sizes {
     size_t kv, state, conv, pending;
     explicit Sizes(const CacheShape& s)
-        : kv(product({s.num_attention_layers, s.num_pages, 2, s.attention.num_kv, s.page_len, s.attention.head_dim,
-                      s.kv_format == KvFormat::f32 ? 4 : 2})),
+        : kv(product({s.num_attention_layers, s.num_pages, 2, s.attention.num_kv, s.page_len / kBlockLen,
+                      kv_block_bytes(s.kv_format, s.attention.head_dim)})),
           state(product({s.num_delta_layers, s.num_slots, s.delta.num_v, s.delta.k_dim, s.delta.v_dim, 4})),
           conv(product({s.num_delta_layers, s.num_slots, s.conv_kernel - 1, s.delta.channels(), 4})),
           pending(product({s.num_delta_layers, s.num_slots, kMaxDraftLen, s.delta.channels() + 2 * s.delta.num_v, 4})) {
@@ -55,7 +59,10 @@ Sizes checked_sizes(const CacheShape& shape) {
 
 }  // namespace
 
-Cache::Cache(const CacheShape& shape) : shape_(shape), arena_(checked_sizes(shape).total()) {
+Cache::Cache(const CacheShape& shape)
+    : shape_(shape),
+      keys_bytes_(kv_block_bytes(shape.kv_format, shape.attention.head_dim)),
+      arena_(checked_sizes(shape).total()) {
     const Sizes sizes(shape);
     kv_ = arena_.allocate(sizes.kv);
     state_ = reinterpret_cast<float*>(arena_.allocate(sizes.state));
@@ -80,8 +87,8 @@ void Cache::copy_page(int64_t source, int64_t target, ThreadPool& pool) {
     if (source == target) return;
     const auto& a = shape_.attention;
     pool.for_each(shape_.num_attention_layers, [&](int64_t layer, int) {
-        std::memcpy(keys(layer, target, 0), keys(layer, source, 0),
-                    2 * a.num_kv * shape_.page_len * a.head_dim * kv_element_bytes());
+        std::memcpy(kv_block(layer, target, 0, 0), kv_block(layer, source, 0, 0),
+                    a.num_kv * (shape_.page_len / kBlockLen) * 2 * keys_bytes_);
     });
 }
 

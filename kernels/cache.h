@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "arena.h"
+#include "attention/kv_block.h"
 #include "kernels.h"
 #include "thread_pool.h"
 
@@ -11,7 +12,6 @@ namespace qwick {
 
 constexpr int64_t kMaxDraftLen = 8;  // rows of one verification, length of a slot's pending lane
 constexpr int64_t kStateTile = 32;   // v lanes of one item of the delta rule: 16 KiB of state at k_dim 128
-constexpr int64_t kBlockLen = 64;    // keys per online-softmax step
 constexpr int64_t kSplitLen = 512;   // keys per split, on absolute positions
 
 struct AttentionHeads {
@@ -37,7 +37,8 @@ struct CacheShape {
     KvFormat kv_format;
 };
 
-// KV [layer][page][k|v][kv head][page_len][head_dim]. Slots, f32, [layer][slot] of:
+// KV [layer][page][kv head][page_len / 64] blocks of keys, then values (attention/kv_block.h). Slots, f32,
+// [layer][slot] of:
 //   state    [v head][v_dim / kDeltaTile][k_dim][kDeltaTile]
 //   conv     [conv_kernel - 1][channels], oldest column first
 //   pending  [kMaxDraftLen][channels + 2 num_v]: qkv before the convolution, a, b
@@ -46,9 +47,12 @@ class Cache {
     explicit Cache(const CacheShape& shape);  // throws CapacityError, KernelError
 
     const CacheShape& shape() const { return shape_; }
-    std::byte* keys(int64_t layer, int64_t page, int64_t head) const { return kv_head(layer, page, 0, head); }
-    std::byte* values(int64_t layer, int64_t page, int64_t head) const { return kv_head(layer, page, 1, head); }
-    int64_t kv_element_bytes() const { return shape_.kv_format == KvFormat::f32 ? 4 : 2; }
+    // The block that holds token `offset` of a page: keys, and value_offset() bytes behind them values.
+    std::byte* kv_block(int64_t layer, int64_t page, int64_t head, int64_t offset) const {
+        const int64_t index = (layer * shape_.num_pages + page) * shape_.attention.num_kv + head;
+        return kv_ + (index * (shape_.page_len / kBlockLen) + offset / kBlockLen) * 2 * keys_bytes_;
+    }
+    int64_t value_offset() const { return keys_bytes_; }
 
     float* state(int64_t layer, int64_t slot, int64_t head) const {
         const DeltaHeads& d = shape_.delta;
@@ -67,12 +71,8 @@ class Cache {
     void copy_page(int64_t source, int64_t target, ThreadPool& pool);
 
   private:
-    std::byte* kv_head(int64_t layer, int64_t page, int64_t which, int64_t head) const {
-        const int64_t index = ((layer * shape_.num_pages + page) * 2 + which) * shape_.attention.num_kv + head;
-        return kv_ + index * shape_.page_len * shape_.attention.head_dim * kv_element_bytes();
-    }
-
     CacheShape shape_;
+    int64_t keys_bytes_;
     Arena arena_;
     std::byte* kv_ = nullptr;
     float* state_ = nullptr;

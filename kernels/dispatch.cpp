@@ -27,7 +27,6 @@ void for_each_leaf(Visit visit) {
 #define QWICK_LEAVES(field, count, names) \
     for (int i = 0; i < (count); ++i)     \
     visit(std::string(#field ".") + (names)[i], [i](auto& k) -> auto& { return k.field[i]; })
-    constexpr const char* kv_formats[] = {"f32", "f16"};
     QWICK_LEAF(quantize_i8);
     QWICK_LEAVES(dots, kNumFamilies, kFamilyNames);
     QWICK_LEAF(round_bf16);
@@ -43,14 +42,16 @@ void for_each_leaf(Visit visit) {
     QWICK_LEAF(norm_rope);
     QWICK_LEAF(conv_silu);
     QWICK_LEAF(delta_run);
-    QWICK_LEAVES(attend_block, 2, kv_formats);
-    QWICK_LEAVES(store_kv, 2, kv_formats);
+    QWICK_LEAVES(attend_block, kNumKvFormats, kKvFormatNames);
+    QWICK_LEAVES(load_query, kNumKvFormats, kKvFormatNames);
+    QWICK_LEAVES(store_key, kNumKvFormats, kKvFormatNames);
+    QWICK_LEAVES(store_value, kNumKvFormats, kKvFormatNames);
     QWICK_LEAF(max_value);
     QWICK_LEAF(sum_exp);
 #undef QWICK_LEAF
 #undef QWICK_LEAVES
 }
-constexpr int kNumLeaves = 14 + 3 * kNumFamilies + 2 * 2;
+constexpr int kNumLeaves = 14 + 3 * kNumFamilies + 4 * kNumKvFormats;
 static_assert(sizeof(Kernels) == kNumLeaves * sizeof(void (*)()), "for_each_leaf must visit every leaf");
 
 }  // namespace

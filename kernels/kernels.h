@@ -26,7 +26,9 @@ constexpr int64_t kQuantBlock = 32;  // values along k that share one scale of a
 constexpr int64_t kPanelCols = 16;   // weight rows (output columns) of one panel
 constexpr int64_t kDeltaTile = 16;   // v lanes of the delta rule's state that lie together
 
-enum class KvFormat : int32_t { f32 = 0, f16 = 1 };
+enum class KvFormat : int32_t { f32, f16, bf16, q8_0 };  // of keys and values: attention/kv_block.h
+constexpr int kNumKvFormats = 4;
+constexpr const char* kKvFormatNames[kNumKvFormats] = {"f32", "f16", "bf16", "q8_0"};
 
 // A [rows, cols] weight (out features, in features).
 struct Weight {
@@ -44,6 +46,21 @@ struct Rows {
     const float* d;          // [m, k / 32]
     const int16_t* sums;     // [m, k / 16]: of q
     const uint8_t* shifted;  // [m, k]: q + 128
+};
+
+// Query rows over one kv head, and their running softmax: m starts at -inf, l and acc at 0.
+struct AttendRows {
+    int64_t count, head_dim;
+    const float* query;      // [count, head_dim], each as load_query leaves it
+    const int32_t* visible;  // [count]: how many keys of the block a row sees, 0 to 64
+    float *m, *l;            // [count], running maximum and sum
+    float* acc;              // [count, head_dim], running output
+};
+
+// 64 keys of one kv head and, right behind them, their values (attention/kv_block.h).
+struct KvBlock {
+    const void* data;
+    const void* next;  // the block that will be read after this one, or null: a hint
 };
 
 struct Kernels {
@@ -93,14 +110,15 @@ struct Kernels {
                       const float* q, const float* k, int64_t ldqk, const float* v, int64_t ldv, const float* g,
                       const float* beta, int64_t ldg, float* out, int64_t ldo);
 
-    // --- attention
-    // ----------------------------------------------------------------------------------------------------- One
-    // online-softmax step of num_rows query rows over the first visible[r] of up to 64 keys of one kv head. query
-    // [num_rows, head_dim] already scaled; keys, values [64, head_dim] in the kv format; m, l [num_rows] running
-    // maximum and sum; acc [num_rows, head_dim] running output (all updated; m starts at -inf, l and acc at 0).
-    void (*attend_block[2])(const float* query, int64_t num_rows, int64_t head_dim, const void* keys,
-                            const void* values, const int32_t* visible, float* m, float* l, float* acc);
-    void (*store_kv[2])(const float* x, int64_t n, void* out);  // f32 -> kv format
+    // --- attention, an entry per KvFormat
+    // One step of the online softmax of all rows over a block. A row that sees nothing is left alone; what a row does
+    // not see may hold anything.
+    void (*attend_block[kNumKvFormats])(const AttendRows& rows, const KvBlock& block);
+    // A query row as attend_block reads it, times scale: f32, or for q8_0 int16 [head_dim], then an f32 scale.
+    void (*load_query[kNumKvFormats])(const float* x, int64_t head_dim, float scale, float* out);
+    // Write one row to its place among the keys or the values of a block; nothing else of the block changes.
+    void (*store_key[kNumKvFormats])(const float* x, int64_t head_dim, int64_t key, void* keys);
+    void (*store_value[kNumKvFormats])(const float* x, int64_t head_dim, int64_t key, void* values);
 
     // --- head
     // ----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ namespace qwick {
 namespace {
 
 constexpr int64_t kGroupTokens = 16;  // tokens of a prompt that share one pass over the keys
+constexpr int64_t kShares = 4;  // a task takes this part of what is left for a thread: long ones first, short ones last
 
 // The running softmax of some query rows: maximum, sum, weighted values.
 struct Partial {
@@ -21,8 +22,8 @@ struct Task {
     const Run* run;
     int64_t first, count;  // tokens within the run
     int64_t head;
-    int64_t split;    // -1: all of them
-    float* partials;  // of a short run: one Partial per split
+    int64_t split, end;  // splits [split, end)
+    float* partials;     // one Partial per split; null: all splits are this task's
 };
 
 struct Attention {
@@ -41,10 +42,11 @@ struct Attention {
     // Rows of a kv head's queries, token-major, times head_dim^-0.5.
     void gather(const Task& task, float* rows) const {
         const float scale = 1 / std::sqrt(static_cast<float>(head_dim()));
-        for (int64_t t = 0; t < task.count; ++t) {
-            const int64_t row = task.run->begin + task.first + t;
-            const float* heads = query + (row * op.heads.num_q + task.head * group()) * head_dim();
-            for (int64_t i = 0; i < group() * head_dim(); ++i) *rows++ = heads[i] * scale;
+        const auto load_query = step.kernels.load_query[static_cast<int>(step.cache->shape().kv_format)];
+        for (int64_t i = 0; i < task.count * group(); ++i) {
+            const int64_t row = task.run->begin + task.first + i / group();
+            const int64_t head = row * op.heads.num_q + task.head * group() + i % group();
+            load_query(query + head * head_dim(), head_dim(), scale, rows + i * head_dim());
         }
     }
 
@@ -57,6 +59,14 @@ struct Attention {
         for (int64_t key = begin; key < end; key += kBlockLen) attend_block(task, key, rows, visible, part);
     }
 
+    KvBlock block_at(const Task& task, int64_t key) const {
+        const int64_t page_len = step.cache->shape().page_len, next = key + kBlockLen;
+        const auto block = [&](int64_t at) {
+            return step.cache->kv_block(op.layer, task.run->pages[at / page_len], task.head, at % page_len);
+        };
+        return {block(key), next <= std::min(last_position(task), task.end * kSplitLen - 1) ? block(next) : nullptr};
+    }
+
     void attend_block(const Task& task, int64_t key, const float* rows, int32_t* visible, Partial part) const {
         const int64_t position = task.run->context_len + task.first;
         const int64_t blind = std::max<int64_t>(0, key - position);  // leading tokens that see none of these keys
@@ -64,13 +74,11 @@ struct Attention {
             const auto keys = static_cast<int32_t>(std::min(kBlockLen, position + t - key + 1));
             std::fill_n(visible + t * group(), group(), keys);
         }
-        const Cache& cache = *step.cache;
-        const int64_t page_len = cache.shape().page_len, page = task.run->pages[key / page_len];
-        const int64_t offset = key % page_len * head_dim() * cache.kv_element_bytes(), r = blind * group();
-        step.kernels.attend_block[static_cast<int>(cache.shape().kv_format)](
-            rows + r * head_dim(), task.count * group() - r, head_dim(), cache.keys(op.layer, page, task.head) + offset,
-            cache.values(op.layer, page, task.head) + offset, visible + r, part.m + r, part.l + r,
-            part.acc + r * head_dim());
+        const int64_t r = blind * group();
+        step.kernels.attend_block[static_cast<int>(step.cache->shape().kv_format)](
+            {task.count * group() - r, head_dim(), rows + r * head_dim(), visible + r, part.m + r, part.l + r,
+             part.acc + r * head_dim()},
+            block_at(task, key));
     }
 
     // Adds what a later split found; rows before its first key saw nothing of it.
@@ -105,20 +113,23 @@ struct Attention {
         float* memory = rows + num_rows * head_dim();
         auto* visible = reinterpret_cast<int32_t*>(memory + 2 * partial_size(task));
         gather(task, rows);
-        if (task.split >= 0) {
-            attend_split(task, task.split, rows, visible, {task.partials + task.split * partial_size(task), num_rows});
+        if (task.partials != nullptr) {
+            for (int64_t split = task.split; split < task.end; ++split) {
+                attend_split(task, split, rows, visible, {task.partials + split * partial_size(task), num_rows});
+            }
             return;
         }
+        // One split of a short run needs no joining either.
         const Partial whole(memory, num_rows), part(memory + partial_size(task), num_rows);
         attend_split(task, 0, rows, visible, whole);
-        for (int64_t split = 1; split * kSplitLen <= last_position(task); ++split) {
+        for (int64_t split = 1; split < task.end; ++split) {
             attend_split(task, split, rows, visible, part);
             merge(task, split, whole, part);
         }
         finish(task, whole);
     }
 
-    void join(const Task& task) const {  // task.split == 0 stands for all splits of its run and head
+    void join(const Task& task) const {
         const int64_t num_rows = task.count * group();
         const Partial whole(task.partials, num_rows);
         for (int64_t split = 1; split * kSplitLen <= last_position(task); ++split) {
@@ -132,59 +143,83 @@ bool is_short(const Run& run) {
     return run.num_tokens <= kMaxDraftLen;
 }
 
-int64_t num_splits(const Run& run) {
-    return (int64_t{run.context_len} + run.num_tokens + kSplitLen - 1) / kSplitLen;
-}
-
-int64_t num_parts(const Run& run) {  // tasks per kv head
-    return is_short(run) ? num_splits(run) : (run.num_tokens + kGroupTokens - 1) / kGroupTokens;
+int64_t num_splits(const Run& run, int64_t num_tokens) {  // that the run's first num_tokens tokens see
+    return (int64_t{run.context_len} + num_tokens + kSplitLen - 1) / kSplitLen;
 }
 
 void store(const AttentionOp& op, Step& step) {
     const float *key = step.value(op.key), *value = step.value(op.value);
     const Cache& cache = *step.cache;
-    const int64_t dim = op.heads.head_dim, page_len = cache.shape().page_len,
-                  row_bytes = dim * cache.kv_element_bytes();
-    const auto store_kv = step.kernels.store_kv[static_cast<int>(cache.shape().kv_format)];
-    step.for_pieces(step.num_tokens(), 8, [&](int64_t begin, int64_t end, int) {
+    const int64_t dim = op.heads.head_dim, page_len = cache.shape().page_len;
+    const int format = static_cast<int>(cache.shape().kv_format);
+    step.for_pieces(step.num_tokens(), kTileKeys, [&](int64_t begin, int64_t end, int) {
         for (int64_t row = begin; row < end; ++row) {
             const Run& run = step.batch.runs[step.batch.run_of_row[row]];
             const int64_t position = run.context_len + row - run.begin, page = run.pages[position / page_len];
-            const int64_t offset = position % page_len * row_bytes;
+            const int64_t offset = position % page_len, place = offset % kBlockLen;
             for (int64_t head = 0; head < op.heads.num_kv; ++head) {
                 const int64_t at = (row * op.heads.num_kv + head) * dim;
-                store_kv(key + at, dim, cache.keys(op.layer, page, head) + offset);
-                store_kv(value + at, dim, cache.values(op.layer, page, head) + offset);
+                std::byte* block = cache.kv_block(op.layer, page, head, offset);
+                step.kernels.store_key[format](key + at, dim, place, block);
+                step.kernels.store_value[format](value + at, dim, place, block + cache.value_offset());
             }
         }
     });
 }
 
-Task* add_tasks(const Run& run, const AttentionOp& op, Step& step, Task* task) {
-    const int64_t group = op.heads.num_q / op.heads.num_kv, dim = op.heads.head_dim;
-    for (int64_t head = 0; head < op.heads.num_kv; ++head) {
-        if (is_short(run)) {
-            const int64_t splits = num_splits(run), size = Partial::size(run.num_tokens * group, dim);
-            float* partials = step.scratch.get<float>(splits * size);
-            for (int64_t split = 0; split < splits; ++split) *task++ = {&run, 0, run.num_tokens, head, split, partials};
-            continue;
+// The tasks of a step, and which of them stand for a run and head whose splits have to be joined.
+struct Tasks {
+    Task *tasks, *joins;
+    int64_t num_tasks = 0, num_joins = 0;
+    int64_t splits_left = 0;  // of short runs, not yet in a task
+    int64_t num_threads;
+
+    Tasks(const AttentionOp& op, Step& step) : num_threads(step.pool.threads()) {
+        int64_t most = 0;
+        for (const Run& run : step.batch.runs) {
+            const int64_t parts = num_splits(run, run.num_tokens) * op.heads.num_kv;
+            if (is_short(run)) splits_left += parts;
+            most += is_short(run) ? parts : (run.num_tokens + kGroupTokens - 1) / kGroupTokens * op.heads.num_kv;
         }
-        for (int64_t first = 0; first < run.num_tokens; first += kGroupTokens) {
-            *task++ = {&run, first, std::min<int64_t>(kGroupTokens, run.num_tokens - first), head, -1, nullptr};
+        tasks = step.scratch.get<Task>(most);
+        joins = step.scratch.get<Task>(step.batch.runs.size() * op.heads.num_kv);
+        for (const Run& run : step.batch.runs) {
+            for (int64_t head = 0; head < op.heads.num_kv; ++head) {
+                is_short(run) ? add_splits(run, head, op.heads, step) : add_groups(run, head);
+            }
         }
     }
-    return task;
-}
+
+    void add_splits(const Run& run, int64_t head, const AttentionHeads& heads, Step& step) {
+        const int64_t splits = num_splits(run, run.num_tokens);
+        Task task{&run, 0, run.num_tokens, head, 0, splits, nullptr};
+        if (splits > 1) {
+            const int64_t size = Partial::size(run.num_tokens * (heads.num_q / heads.num_kv), heads.head_dim);
+            task.partials = step.scratch.get<float>(splits * size);
+            joins[num_joins++] = task;
+        }
+        while (task.split < splits) {
+            const int64_t share = std::max<int64_t>(1, splits_left / (kShares * num_threads));
+            task.end = std::min(splits, task.split + share);
+            splits_left -= task.end - task.split;
+            tasks[num_tasks++] = task;
+            task.split = task.end;
+        }
+    }
+
+    void add_groups(const Run& run, int64_t head) {
+        for (int64_t first = 0; first < run.num_tokens; first += kGroupTokens) {
+            const int64_t count = std::min<int64_t>(kGroupTokens, run.num_tokens - first);
+            tasks[num_tasks++] = {&run, first, count, head, 0, num_splits(run, first + count), nullptr};
+        }
+    }
+};
 
 }  // namespace
 
 void run(const AttentionOp& op, Step& step) {
     store(op, step);
-    int64_t num_tasks = 0;
-    for (const Run& run : step.batch.runs) num_tasks += num_parts(run) * op.heads.num_kv;
-    Task* tasks = step.scratch.get<Task>(num_tasks);
-    Task* end = tasks;
-    for (const Run& run : step.batch.runs) end = add_tasks(run, op, step, end);
+    const Tasks work(op, step);
     const int64_t rows = kGroupTokens * (op.heads.num_q / op.heads.num_kv), dim = op.heads.head_dim;
     const int64_t scratch_len = rows * dim + 2 * Partial::size(rows, dim) + rows;
     const Attention attention{op,
@@ -194,10 +229,8 @@ void run(const AttentionOp& op, Step& step) {
                               step.value(op.out),
                               step.scratch.get<float>(scratch_len * step.pool.threads()),
                               scratch_len};
-    step.pool.for_each(num_tasks, [&](int64_t item, int thread) { attention.attend(tasks[item], thread); });
-    step.pool.for_each(num_tasks, [&](int64_t item, int) {
-        if (tasks[item].split == 0) attention.join(tasks[item]);
-    });
+    step.pool.for_each(work.num_tasks, [&](int64_t item, int thread) { attention.attend(work.tasks[item], thread); });
+    step.pool.for_each(work.num_joins, [&](int64_t item, int) { attention.join(work.joins[item]); });
 }
 
 }  // namespace qwick

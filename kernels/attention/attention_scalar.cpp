@@ -1,60 +1,58 @@
 // One step of the online softmax over a block of keys: definition. arXiv:2205.14135, algorithm 1.
+#include <algorithm>
 #include <cmath>
 
-#include "codec/half.h"
+#include "attention/kv_block.h"
+#include "attention/kv_scalar.h"
 #include "tables.h"
 
 namespace qwick::scalar {
 namespace {
 
-constexpr int64_t kBlockLen = 64;
-
-float as_it_is(float x) {
-    return x;
-}
-
-template <class Stored, float (*Decode)(Stored)>
-void scores_of(const float* query, const Stored* keys, int64_t num_keys, int64_t head_dim, float* scores) {
-    for (int64_t j = 0; j < num_keys; ++j) {
-        float score = 0;
-        for (int64_t d = 0; d < head_dim; ++d) score = std::fma(query[d], Decode(keys[j * head_dim + d]), score);
-        scores[j] = score;
-    }
-}
-
-// Scores become weights exp(score - m); l and acc are brought to the new maximum m.
-template <class Stored, float (*Decode)(Stored)>
-void attend_row(const float* query, int64_t num_keys, int64_t head_dim, const Stored* keys, const Stored* values,
-                float& m, float& l, float* acc) {
-    float weights[kBlockLen];
-    scores_of<Stored, Decode>(query, keys, num_keys, head_dim, weights);
+// Scores become weights exp(score - m); m and l are brought up to date. Returns what acc must be multiplied by.
+float weigh(float* scores, int64_t num_keys, float& m, float& l) {
     float new_m = m;
-    for (int64_t j = 0; j < num_keys; ++j) new_m = std::fmax(new_m, weights[j]);
+    for (int64_t j = 0; j < num_keys; ++j) new_m = std::fmax(new_m, scores[j]);
     const float correction = std::exp(m - new_m);
     m = new_m;
     l *= correction;
-    for (int64_t j = 0; j < num_keys; ++j) l += weights[j] = std::exp(weights[j] - m);
-    for (int64_t d = 0; d < head_dim; ++d) {
-        acc[d] *= correction;
-        for (int64_t j = 0; j < num_keys; ++j) acc[d] = std::fma(weights[j], Decode(values[j * head_dim + d]), acc[d]);
+    for (int64_t j = 0; j < num_keys; ++j) l += scores[j] = std::exp(scores[j] - m);
+    return correction;
+}
+
+template <class Stored>
+void attend_block(const AttendRows& rows, const KvBlock& block) {
+    const auto* keys = static_cast<const Stored*>(block.data);
+    const auto* values = reinterpret_cast<const Stored*>(static_cast<const std::byte*>(block.data) +
+                                                         kv_block_bytes(format_of(keys), rows.head_dim));
+    for (int64_t r = 0; r < rows.count; ++r) {
+        const int64_t num_keys = rows.visible[r];
+        if (num_keys == 0) continue;
+        float weights[kBlockLen];
+        float* acc = rows.acc + r * rows.head_dim;
+        scores_of(rows.query + r * rows.head_dim, keys, num_keys, rows.head_dim, weights);
+        const float correction = weigh(weights, num_keys, rows.m[r], rows.l[r]);
+        for (int64_t d = 0; d < rows.head_dim; ++d) acc[d] *= correction;
+        add_values(weights, values, num_keys, rows.head_dim, acc);
     }
 }
 
-template <class Stored, float (*Decode)(Stored)>
-void attend_block(const float* query, int64_t num_rows, int64_t head_dim, const void* keys, const void* values,
-                  const int32_t* visible, float* m, float* l, float* acc) {
-    for (int64_t r = 0; r < num_rows; ++r) {
-        if (visible[r] == 0) continue;
-        attend_row<Stored, Decode>(query + r * head_dim, visible[r], head_dim, static_cast<const Stored*>(keys),
-                                   static_cast<const Stored*>(values), m[r], l[r], acc + r * head_dim);
-    }
+template <class Stored>
+void fill_format(Kernels& table) {
+    const int entry = static_cast<int>(format_of(static_cast<const Stored*>(nullptr)));
+    table.attend_block[entry] = attend_block<Stored>;
+    table.load_query[entry] = load_query<Stored>;
+    table.store_key[entry] = store_key<Stored>;
+    table.store_value[entry] = store_value<Stored>;
 }
 
 }  // namespace
 
 void fill_attention(Kernels& table) {
-    table.attend_block[0] = attend_block<float, as_it_is>;
-    table.attend_block[1] = attend_block<uint16_t, f16_to_f32>;
+    fill_format<float>(table);
+    fill_format<F16>(table);
+    fill_format<Bf16>(table);
+    fill_format<Groups>(table);
 }
 
 }  // namespace qwick::scalar

@@ -1,51 +1,18 @@
 // One step of the online softmax over a block of keys. arXiv:2205.14135, algorithm 1.
 // Included after simd_<isa>.h.
 //
-// Up to four query rows share the loads of keys and values. What a row computes is the same alone or among others:
-// a score is kLanes running sums over head_dim, an output element one chain of fma over the keys the row sees. Keys
-// that a row does not see are never multiplied, not even by zero: they may hold anything.
+// Up to four query rows share what is loaded and converted of keys and values, each output keeping its own chain.
+// Memory further on is prefetched line by line: over the end of the keys into the values, and from there into the next
+// block. The arithmetic fills the reorder window, and without that the hardware loses the stream.
+#include "attention/kv_floats_simd.h"
+#include "attention/kv_q8_simd.h"
+#include "attention/kv_store_simd.h"
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t kBlockLen = 64;
 constexpr int kRowsTogether = 4;
-
-inline Vec load_kv(const float* p) {
-    return load(p);
-}
-inline Vec load_kv(const uint16_t* p) {
-    return load_f16(p);
-}
-
-// scores[r * kBlockLen + j] = query row r . key j, for R rows and K keys.
-template <int R, int K, class Stored>
-inline void score_tile(const float* query, const Stored* keys, int64_t head_dim, float* scores) {
-    Vec sums[R][K];
-    for (auto& of_row : sums) {
-        for (Vec& sum : of_row) sum = zero();
-    }
-    for (int64_t d = 0; d < head_dim; d += kLanes) {
-#pragma GCC unroll 8
-        for (int j = 0; j < K; ++j) {
-            const Vec key = load_kv(keys + j * head_dim + d);
-#pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) sums[r][j] = fma(load(query + r * head_dim + d), key, sums[r][j]);
-        }
-    }
-    for (int r = 0; r < R; ++r) {
-        for (int j = 0; j < K; ++j) scores[r * kBlockLen + j] = reduce_add(sums[r][j]);
-    }
-}
-
-template <int R, class Stored>
-void score_rows(const float* query, const Stored* keys, int64_t begin, int64_t end, int64_t head_dim, float* scores) {
-    constexpr int K = 8 / R;
-    int64_t j = begin;
-    for (; j + K <= end; j += K) score_tile<R, K>(query, keys + j * head_dim, head_dim, scores + j);
-    for (; j < end; ++j) score_tile<R, 1>(query, keys + j * head_dim, head_dim, scores + j);
-}
 
 // Scores become weights exp(score - m), 0 after the visible ones. Returns what acc must be multiplied by.
 inline float weigh(float* scores, int64_t visible, float* m, float* l) {
@@ -65,86 +32,68 @@ inline float weigh(float* scores, int64_t visible, float* m, float* l) {
     return correction;
 }
 
-// acc[r] = acc[r] * factors[r] + sum_j weights[r * kBlockLen + j] * values[j], j in [begin, end), for C vectors of
-// dims.
-template <int R, int C, class Stored>
-inline void value_tile(const Stored* values, const float* weights, int64_t begin, int64_t end, int64_t head_dim,
-                       const float* factors, float* acc) {
-    Vec sums[R][C];
-    for (int r = 0; r < R; ++r) {
-        for (int c = 0; c < C; ++c) sums[r][c] = mul(load(acc + r * head_dim + c * kLanes), splat(factors[r]));
-    }
-    for (int64_t j = begin; j < end; ++j) {
-#pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) {
-            const Vec value = load_kv(values + j * head_dim + c * kLanes);
-#pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) sums[r][c] = fma(splat(weights[r * kBlockLen + j]), value, sums[r][c]);
-        }
-    }
-    for (int r = 0; r < R; ++r) {
-        for (int c = 0; c < C; ++c) store(acc + r * head_dim + c * kLanes, sums[r][c]);
-    }
-}
+template <class Stored>
+constexpr KvFormat kFormat = KvFormat::f32;
+template <>
+constexpr KvFormat kFormat<F16> = KvFormat::f16;
+template <>
+constexpr KvFormat kFormat<Bf16> = KvFormat::bf16;
+template <>
+constexpr KvFormat kFormat<Groups> = KvFormat::q8_0;
 
+// Rows [r, r + R), each of which sees at least one key.
 template <int R, class Stored>
-void add_values(const Stored* values, const float* weights, int64_t begin, int64_t end, int64_t head_dim,
-                const float* factors, float* acc) {
-    constexpr int C = 8 / R;
-    int64_t d = 0;
-    for (; d + C * kLanes <= head_dim; d += C * kLanes) {
-        value_tile<R, C>(values + d, weights, begin, end, head_dim, factors, acc + d);
-    }
-    for (; d < head_dim; d += kLanes) value_tile<R, 1>(values + d, weights, begin, end, head_dim, factors, acc + d);
-}
-
-// R rows, each of which sees at least one key: together over the keys all of them see, then each over the rest.
-template <int R, class Stored>
-void attend_rows(const float* query, int64_t head_dim, const Stored* keys, const Stored* values, const int32_t* visible,
-                 float* m, float* l, float* acc) {
+void attend_rows(const AttendRows& rows, int64_t r, const KvBlock& block) {
     alignas(64) float scores[R * kBlockLen];
     float corrections[R];
-    int64_t shared = visible[0];
-    for (int r = 1; r < R; ++r) shared = visible[r] < shared ? visible[r] : shared;
-    score_rows<R>(query, keys, 0, shared, head_dim, scores);
-    for (int r = 0; r < R; ++r) {
-        float* row_scores = scores + r * kBlockLen;
-        score_rows<1>(query + r * head_dim, keys, shared, visible[r], head_dim, row_scores);
-        corrections[r] = weigh(row_scores, visible[r], m + r, l + r);
+    const int32_t* visible = rows.visible + r;
+    int64_t most = visible[0];
+    for (int i = 1; i < R; ++i) most = visible[i] > most ? visible[i] : most;
+    const auto* keys = static_cast<const Stored*>(block.data);
+    const int64_t bytes = kv_block_bytes(kFormat<Stored>, rows.head_dim);
+    const auto* values = reinterpret_cast<const Stored*>(static_cast<const char*>(block.data) + bytes);
+    const Stretch stretch = stretch_of(block, bytes, piece_bytes<R>(values), r + R < rows.count);
+    score_rows<R>(rows.query + r * rows.head_dim, keys, most, rows.head_dim, scores, stretch);
+    for (int i = 0; i < R; ++i) {
+        corrections[i] = weigh(scores + i * kBlockLen, visible[i], rows.m + r + i, rows.l + r + i);
     }
-    add_values<R>(values, scores, 0, shared, head_dim, corrections, acc);
-    const float one = 1;
-    for (int r = 0; r < R; ++r) {
-        if (visible[r] == shared) continue;
-        add_values<1>(values, scores + r * kBlockLen, shared, visible[r], head_dim, &one, acc + r * head_dim);
-    }
+    add_visible<R>(values, scores, visible, rows.head_dim, corrections, rows.acc + r * rows.head_dim, stretch);
 }
 
-// The first num_rows <= R rows; returns after them.
+// `count` <= R rows from r on.
 template <int R, class Stored>
-void attend_up_to(int64_t num_rows, const float* query, int64_t head_dim, const Stored* keys, const Stored* values,
-                  const int32_t* visible, float* m, float* l, float* acc) {
-    if (num_rows == R) return attend_rows<R>(query, head_dim, keys, values, visible, m, l, acc);
-    if constexpr (R > 1) attend_up_to<R - 1>(num_rows, query, head_dim, keys, values, visible, m, l, acc);
+void attend_up_to(int64_t count, const AttendRows& rows, int64_t r, const KvBlock& block) {
+    if (count == R) return attend_rows<R, Stored>(rows, r, block);
+    if constexpr (R > 1) attend_up_to<R - 1, Stored>(count, rows, r, block);
+}
+
+// Rows that see nothing are stepped over.
+template <class Stored>
+void attend_block(const AttendRows& rows, const KvBlock& block) {
+    for (int64_t r = 0; r < rows.count;) {
+        int64_t count = 0;
+        while (count < kRowsTogether && r + count < rows.count && rows.visible[r + count] > 0) ++count;
+        attend_up_to<kRowsTogether, Stored>(count, rows, r, block);
+        r += count > 0 ? count : 1;
+    }
 }
 
 template <class Stored>
-void attend_block(const float* query, int64_t num_rows, int64_t head_dim, const void* keys, const void* values,
-                  const int32_t* visible, float* m, float* l, float* acc) {
-    for (int64_t r = 0; r < num_rows;) {
-        int64_t count = 0;
-        while (count < kRowsTogether && r + count < num_rows && visible[r + count] > 0) ++count;
-        attend_up_to<kRowsTogether>(count, query + r * head_dim, head_dim, static_cast<const Stored*>(keys),
-                                    static_cast<const Stored*>(values), visible + r, m + r, l + r, acc + r * head_dim);
-        r += count > 0 ? count : 1;
-    }
+void fill_format(Kernels& table) {
+    constexpr int entry = static_cast<int>(kFormat<Stored>);
+    table.attend_block[entry] = attend_block<Stored>;
+    table.load_query[entry] = load_query<Stored>;
+    table.store_key[entry] = store_key<Stored>;
+    table.store_value[entry] = store_value<Stored>;
 }
 
 }  // namespace
 
 void fill_attention(Kernels& table) {
-    table.attend_block[0] = attend_block<float>;
-    table.attend_block[1] = attend_block<uint16_t>;
+    fill_format<float>(table);
+    fill_format<F16>(table);
+    fill_format<Bf16>(table);
+    fill_format<Groups>(table);
 }
 
 }  // namespace qwick::ISA_NAMESPACE

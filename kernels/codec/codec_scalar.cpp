@@ -1,7 +1,6 @@
-// How weights, activations and cache entries are stored and read back: definitions.
+// How weights and activations are stored and read back: definitions.
 #include <cfloat>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 #include "codec/codec.h"
@@ -67,14 +66,6 @@ void decode_panel_of_blocks(const Weight& w, int64_t row, int64_t k_begin, int64
     }
 }
 
-void store_f32(const float* x, int64_t n, void* out) {
-    std::memcpy(out, x, sizeof(float) * n);
-}
-
-void store_f16(const float* x, int64_t n, void* out) {
-    for (int64_t i = 0; i < n; ++i) static_cast<uint16_t*>(out)[i] = f32_to_f16(x[i]);
-}
-
 }  // namespace
 
 void fill_codec(Kernels& table) {
@@ -87,8 +78,6 @@ void fill_codec(Kernels& table) {
     table.decode_panel[static_cast<int>(Family::f32)] = decode_panel<Family::f32>;
     table.decode_panel[static_cast<int>(Family::bf16)] = decode_panel<Family::bf16>;
     table.decode_panel[static_cast<int>(Family::f16)] = decode_panel<Family::f16>;
-    table.store_kv[0] = store_f32;
-    table.store_kv[1] = store_f16;
 }
 
 }  // namespace qwick::scalar

@@ -1,4 +1,4 @@
-// How weights, activations and cache entries are stored and read back. Included after simd_<isa>.h.
+// How weights and activations are stored and read back. Included after simd_<isa>.h.
 #include "codec/block_panels_simd.h"
 #include "tables.h"
 
@@ -83,14 +83,6 @@ void fill_block_panels(Kernels& table) {
     }
 }
 
-void store_kv_f32(const float* x, int64_t n, void* out) {
-    for (int64_t i = 0; i < n; i += kLanes) store(static_cast<float*>(out) + i, load(x + i));
-}
-
-void store_kv_f16(const float* x, int64_t n, void* out) {
-    for (int64_t i = 0; i < n; i += kLanes) store_f16(static_cast<uint16_t*>(out) + i, load(x + i));
-}
-
 }  // namespace
 
 void fill_codec(Kernels& table) {
@@ -100,8 +92,6 @@ void fill_codec(Kernels& table) {
     fill_values<Family::bf16>(table);
     fill_values<Family::f16>(table);
     fill_block_panels<static_cast<int>(Family::i8)>(table);
-    table.store_kv[0] = store_kv_f32;
-    table.store_kv[1] = store_kv_f16;
 }
 
 }  // namespace qwick::ISA_NAMESPACE

@@ -90,6 +90,11 @@ inline void store_i8(int8_t* p, Vec v) {  // rounded half to even
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
+inline void store_i16(int16_t* p, Vec v) {  // rounded half to even
+    const Ints ints = to_ints(v);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), words);
+}
 // Nearest even. A NaN stays a quiet NaN; its low half is cleared first so that nothing carries.
 inline Vec round_bf16(Vec v) {
     const Ints high = _mm256_set1_epi32(static_cast<int>(0xffff0000)), plain = _mm256_castps_si256(v);
@@ -124,6 +129,9 @@ template <int n> inline Ints shift_right_signed(Ints v) { return _mm256_srai_epi
 // clang-format on
 inline Ints load_signed(const int8_t* p) {  // kLanes bytes
     return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+inline Ints load_signed_pairs(const int8_t* p) {  // 2 kLanes bytes, as 16-bit pairs
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 inline Ints pairs_of(Ints low, Ints high) {  // the lower 16 bits of each lane of both
     return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xaa);

@@ -107,6 +107,9 @@ inline void store_f16(uint16_t* p, Vec v) {
 inline void store_i8(int8_t* p, Vec v) {  // rounded half to even
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(to_ints(v)));
 }
+inline void store_i16(int16_t* p, Vec v) {  // rounded half to even
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(to_ints(v)));
+}
 // Nearest even. A NaN stays a quiet NaN; its low half is cleared first so that nothing carries.
 inline Vec round_bf16(Vec v) {
     const Ints high = _mm512_set1_epi32(static_cast<int>(0xffff0000)), plain = _mm512_castps_si512(v);
@@ -143,6 +146,9 @@ inline Ints with_sign(Ints x, Ints w) {  // x, negated where w is negative: wher
 }
 inline Ints load_signed(const int8_t* p) {  // kLanes bytes
     return _mm512_cvtepi16_epi32(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline Ints load_signed_pairs(const int8_t* p) {  // 2 kLanes bytes, as 16-bit pairs
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 inline Ints pairs_of(Ints low, Ints high) {  // the lower 16 bits of each lane of both
     return _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32(high, 16));

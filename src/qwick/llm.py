@@ -64,7 +64,7 @@ class LLM:
     threads        for decoding; threads_batch for prompts. None: as many as were found fastest for this model here; at
                    first what cores, affinity and cgroup suggest, and the first steps try others (thread_choice.py)
     context_len    most tokens of one prompt and its answer; None: 4096, or less when the model takes less
-    kv_format      of the attention cache: `f16`, or `f32` (twice the memory, no rounding)
+    kv_format      of the attention cache: `f16`, `bf16`, `q8_0` (half the memory, a small error), `f32` (no rounding)
     lock_memory    keep the weights from being swapped out; CapacityError when the system forbids it
     max_sequences  prompts answered at the same time; each takes a context's memory
     kept_sequences how many ended answers stay in memory: the next turn of such a chat reads only what is new

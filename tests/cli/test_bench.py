@@ -128,7 +128,7 @@ def test_a_plot_is_drawn_beside_the_table(model: str, tmp_path: Path) -> None:
         (["-p", "0", "-n", "0"], "leave nothing to measure"),
         (["--batch", "0"], "--batch needs whole numbers from 1"),
         (["--threads", "0"], "--threads needs whole numbers from 1"),
-        (["--kv-format", "q8"], "f16 or f32"),
+        (["--kv-format", "q8"], "f16, bf16, q8_0, f32"),
         (["--format", "Q8_0"], "--random-weights"),
         (["--random-weights", "qwen3.5:2b"], "exclude each other"),
         (["--against", "/bin/sh", "--batch", "1,2"], "no llama-batched-bench beside"),

@@ -205,7 +205,7 @@ def test_a_closed_standard_output_is_no_traceback(folder: str) -> None:
         (["run", "FOLDER", "hi", "--logit-bias", "5"], 2, "1234=-5"),
         (["run", "FOLDER", "hi", "--logit-bias", "5=x"], 2, "'5=x'"),
         (["run", "FOLDER", "hi", "--logit-bias", "99999999=1"], 2, "99999999"),
-        (["run", "FOLDER", "hi", "--kv-format", "q8_0"], 2, "f16 or f32"),
+        (["run", "FOLDER", "hi", "--kv-format", "q4_0"], 2, "f16, bf16, q8_0, f32"),
         (["run", "FOLDER", "hi", "--stop", ""], 2, "--stop"),
         (["run", "FOLDER", "hi", "--threads", "0"], 2, "threads"),
         (["run", "FOLDER", "hi", "--think"], 6, "--no-think"),

@@ -37,7 +37,7 @@ def test_an_unknown_or_impossible_name_is_an_error_naming_the_possible_ones(monk
 @pytest.mark.parametrize("isa", POSSIBLE)
 def test_leaves_come_from_the_forced_isa_or_from_below(isa):
     choice = _kernels.kernel_choice(isa)
-    assert len(choice) == 63
+    assert len(choice) == 75
     assert set(choice.values()) <= {name for name in POSSIBLE if ALL.index(name) <= ALL.index(isa)}
     if isa == "scalar":
         assert set(choice.values()) == {"scalar"}

@@ -63,22 +63,6 @@ def test_every_f16_scale_decodes_exactly(isa):
         np.testing.assert_array_equal(leaves.decode_row(isa, tensor, row), expected)
 
 
-def test_store_f16_is_nearest_even(isa):
-    finite = ALL_F16[:0x7C00].view(np.float16).astype(np.float32)
-    between = (finite[:-1] + finite[1:]) / 2  # exact ties
-    x = np.concatenate([finite, between, np.nextafter(between, 0), np.nextafter(between, np.float32(np.inf))])
-    x = np.concatenate([x, -x, np.float32([65519.996, 65520, 1e9, np.inf, 1e-9, 2.0**-25, 3e-8, 0])])
-    x = np.concatenate([x, np.zeros(-len(x) % 16, np.float32)])
-    with np.errstate(over="ignore"):
-        expected = x.astype(np.float16)
-    np.testing.assert_array_equal(leaves.store_kv_f16(isa, x), expected.view(np.uint16))
-
-
-def test_store_f32_copies(isa):
-    x = np.random.default_rng(0).standard_normal(48).astype(np.float32)
-    np.testing.assert_array_equal(leaves.store_kv_f32(isa, x), x)
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_decode_row_is_exact(isa, weight, name):
     w, exact = weight(np.random.default_rng(1), name, 19, 512)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qwick.formats import BF16, F32, Q8_0
-from qwick.ops.contract import Commit, CommitBatch, Role
+from qwick.ops.contract import KV_FORMATS, Commit, CommitBatch, Role
 from qwick.ops.native import NativeBackend, describe_machine
 from tests.ops import small_networks as small
 from tests.ops.small_networks import Piece, open_network
@@ -17,11 +17,13 @@ LAYERS = {
     for name, layer in (("delta", small.delta_layer), ("attention", small.attention_layer), ("linear", small.linears))
     for f in (F32, BF16, Q8_0)
 }
+LAYERS |= {f"attention-{kv_format}-pages": small.attention_layer(F32) for kv_format in KV_FORMATS}
 LENGTH = 70
 
 
 def opened(isa, layer, threads=1):
-    return open_network(LAYERS[layer], NativeBackend(threads, threads, isa), kv_format="f16")
+    kv_format = layer.split("-")[1] if layer.endswith("-pages") else "f16"
+    return open_network(LAYERS[layer], NativeBackend(threads, threads, isa), kv_format=kv_format)
 
 
 def same(actual, expected):
@@ -36,6 +38,22 @@ def test_threads_do_not_matter(isa, layer):
     expected = opened(isa, layer)(pieces)
     for threads in (2, 3):
         same(opened(isa, layer, threads)(pieces), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+def test_threads_do_not_matter_over_a_deep_context(isa, kv_format):
+    """They decide how many splits of 512 keys a task takes. Pages are repeated to make 40,000 positions."""
+    rows = []
+    for threads in (1, 2, 3):
+        program = opened(isa, f"attention-{kv_format}-pages", threads)
+        program([Piece(0, 0, 256)])
+        batch = small.make_batch([Piece(0, 0, 2, Role.DECODE)])
+        run = batch.runs[0]
+        runs = (replace(run, context_len=40_000, pages=np.resize(run.pages, 626)),)
+        rows.append(program.program.run(replace(batch, runs=runs)).hidden.copy())
+    same(rows[1], rows[0])
+    same(rows[2], rows[0])
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qwick.formats import BF16, F32, Q8_0
-from qwick.ops.contract import Commit, CommitBatch, Role
+from qwick.ops.contract import KV_FORMATS, Commit, CommitBatch, Role
 from qwick.ops.native import NativeBackend, describe_machine
 from qwick.ops.torch import TorchBackend
 from tests.ops import small_networks as small
@@ -54,10 +54,28 @@ def test_delta_layer(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kv_format", ["f32", "f16"])
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
 def test_attention_layer(isa, kv_format):
-    # A key or value that falls to the other side of a rounding boundary in f16 moves by 2^-11.
-    check(isa, small.attention_layer(F32), STEPS, slack=2e-5 if kv_format == "f16" else 0.0, kv_format=kv_format)
+    # A key or value that falls to the other side of a rounding boundary moves by a step: 2^-11 of it in f16, 2^-8 in
+    # bf16, 1/127 of its group's largest in q8_0, whose queries and weights are rounded to int16 besides.
+    slack = {"f32": 0.0, "f16": 2e-5, "bf16": 1.6e-4, "q8_0": 5e-5}[kv_format]
+    check(isa, small.attention_layer(F32), STEPS, slack=slack, kv_format=kv_format)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("length", [1, 3, 20])
+def test_attention_over_a_deep_context(isa, kv_format, length):
+    """40,000 positions (more splits than tasks), of which each page is one of four that hold something."""
+    results: list[np.ndarray] = []
+    for backend in backends(isa)[:2]:
+        program = open_network(small.attention_layer(F32), backend, kv_format)
+        program([Piece(0, 0, 256)])
+        batch = small.make_batch([Piece(0, 256, length, Role.DECODE)])
+        pages = np.resize(np.asarray(batch.runs[0].pages), 626)
+        deep = replace(batch.runs[0], context_len=40_000, pages=pages)
+        results.append(program.program.run(replace(batch, runs=(deep,))).hidden.copy())
+    assert error(*results) < {"f32": 1e-6, "f16": 2e-5, "bf16": 1.6e-4, "q8_0": 5e-5}[kv_format]
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwick.formats import BF16, F16, F32, Q4_0, Q4_K, Q6_K, Q8_0
-from qwick.ops.contract import Role
+from qwick.ops.contract import KV_FORMATS, Role
 from tests.checkpoints import small_config, write_checkpoint
 from tests.parity.backends import ISAS, open_backend
 from tests.parity.network import SEED, Piece, Runner, random_ids
@@ -226,9 +226,12 @@ def check_top_k(result, logits, k):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_a_context_of_several_attention_splits(folder, isa):
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+def test_a_context_of_several_attention_splits(folder, isa, kv_format):
     """Splits lie on absolute positions: chunks that end inside them, and decode rows behind them, change nothing."""
-    runner = Runner(folder, open_backend(isa), format=BF16, kv_format="f16", max_len=1100, num_slots=2, max_tokens=1100)
+    runner = Runner(
+        folder, open_backend(isa), format=BF16, kv_format=kv_format, max_len=1100, num_slots=2, max_tokens=1100
+    )
     ids = random_ids(1060)
     whole = runner.one(Piece(0, ids))
     ends = [500, 511, 512, 513, 700, 1023, 1060]

@@ -90,13 +90,14 @@ def test_f16_keys_and_values_cost_little(cases, isa, format):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_f16_keys_and_values_with_f32_weights(cases, isa):
+@pytest.mark.parametrize("kv_format", ["f16", "bf16", "q8_0"])
+def test_rounded_keys_and_values_with_f32_weights(cases, isa, kv_format):
     case = cases("ratio2_untied")
     exact = case.oracle.logits[:LENGTH]
-    actual = Runner(case.folder, open_backend(isa), kv_format="f16").one(Piece(0, case.ids[:LENGTH])).logits
-    torch_f16 = (
-        Runner(case.folder, TorchBackend(torch.float64), kv_format="f16").one(Piece(0, case.ids[:LENGTH])).logits
+    actual, rounded = (
+        Runner(case.folder, backend, kv_format=kv_format).one(Piece(0, case.ids[:LENGTH])).logits
+        for backend in (open_backend(isa), TorchBackend(torch.float64))
     )
-    error, expected = relative_error(actual, exact).total, relative_error(torch_f16, exact).total
+    error, expected = relative_error(actual, exact).total, relative_error(rounded, exact).total
     assert expected / 2 < error < 2 * expected
-    assert relative_error(actual, torch_f16).total < 0.5 * expected
+    assert relative_error(actual, rounded).total < 0.5 * expected

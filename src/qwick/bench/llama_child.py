@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-F16, F32 = 1, 0  # ggml types
+GGML_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
+F16 = GGML_TYPES["f16"]
 MOST_ROWS, STEP_TOKENS = 2048, 512  # llama-bench's -b and -ub
 CONTEXT_ROUNDING = 256
 _P, _I = ctypes.c_void_p, ctypes.c_int32
@@ -129,7 +130,7 @@ class _Context:
         words = params.words
         words[0], words[1], words[2], words[3] = each * self._batch, MOST_ROWS, STEP_TOKENS, self._batch
         words[7] = words[8] = case["threads"]
-        words[26] = words[27] = F32 if kv_format == "f32" else F16
+        words[26] = words[27] = GGML_TYPES[kv_format]
         self._handle = library.llama_init_from_model(model, params)
         if not self._handle:
             raise RuntimeError("llama.cpp cannot make a context of that size")

@@ -6,7 +6,7 @@ from qwick.errors import CapacityError
 from qwick.ops.contract import MAX_DRAFT_LEN, CacheShape
 
 _F32_BYTES = 4
-_KV_BYTES = {"f32": 4, "f16": 2}
+_KV_GROUP_BYTES = {"f32": 128, "f16": 64, "bf16": 64, "q8_0": 34}  # of 32 values
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class CacheSpec:
     def token_bytes(self) -> int:
         """KV bytes of one token."""
         heads = self.shape.attention
-        return self.shape.num_attention_layers * 2 * heads.num_kv * heads.head_dim * _KV_BYTES[self.shape.kv_format]
+        values = self.shape.num_attention_layers * 2 * heads.num_kv * heads.head_dim
+        return values * _KV_GROUP_BYTES[self.shape.kv_format] // 32
 
     @property
     def page_bytes(self) -> int:

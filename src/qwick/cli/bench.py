@@ -56,7 +56,7 @@ def bench(
         int, typer.Option("-r", "--repeats", min=1, max=10_000, metavar="N", help="Rounds.", rich_help_panel=_WHAT)
     ] = 7,
     kv_format: Annotated[
-        str, typer.Option(metavar="FORMAT", help="The attention cache: f16 or f32.", rich_help_panel=_WHAT)
+        str, typer.Option(metavar="FORMAT", help="The attention cache: f16, bf16, q8_0 or f32.", rich_help_panel=_WHAT)
     ] = "f16",
     random_weights: Annotated[
         str | None,
@@ -111,10 +111,11 @@ def bench(
     from qwick.cache.spec import check_context
     from qwick.model.model import open_model
     from qwick.model.source import open_source
+    from qwick.ops.contract import KV_FORMATS
     from qwick.ops.native import default_threads
 
-    if kv_format not in ("f16", "f32"):
-        raise UsageError(f"--kv-format is {kv_format!a:.40}; it must be f16 or f32")
+    if kv_format not in KV_FORMATS:
+        raise UsageError(f"--kv-format is {kv_format!a:.40}; it must be one of {', '.join(KV_FORMATS)}")
     prompts, answers = numbers("-p", prompt), numbers("-n", answer)
     depths, batches = numbers("--depth", depth), numbers("--batch", batch)
     thread_counts = numbers("--threads", threads) if threads else [default_threads()[0]]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,11 +59,20 @@ def _object(model: "Description", depth: int) -> dict[str, Any]:
         "memory_bytes": model.memory_bytes,
         "families": model.families,
         "kv_bytes_per_token": model.cache.token_bytes,
+        "kv_bytes_per_token_by_format": _kv_bytes(model),
         "state_bytes_per_sequence": model.cache.slot_bytes,
         "token_cost": asdict(cost) | {"total_bytes": cost.total_bytes},
         "thinks_by_default": model.thinks_by_default,
         "chat_template_sha256": model.template_sha256,
     }
+
+
+def _kv_bytes(model: "Description") -> dict[str, int]:
+    from qwick.cache.spec import CacheSpec
+    from qwick.ops.contract import KV_FORMATS
+
+    shape = model.cache.shape
+    return {kv_format: CacheSpec(replace(shape, kv_format=kv_format)).token_bytes for kv_format in KV_FORMATS}
 
 
 def _lines(model: "Description", depth: int) -> Iterator[str]:
@@ -89,7 +98,7 @@ def _lines(model: "Description", depth: int) -> Iterator[str]:
         rows[f"  {name}"] = f"{size_text(family['bytes'])} for {count}"
     rows |= {
         "a sequence": f"{size_text(model.cache.slot_bytes)} of recurrent state, "
-        f"{model.cache.token_bytes:,} bytes of KV cache a token (f16)",
+        f"{model.cache.token_bytes:,} bytes of KV cache a token (f16; {_kv_bytes(model)['q8_0']:,} in q8_0)",
         "a token": f"moves {size_text(cost.total_bytes)} and takes {count_text(cost.multiply_adds)} multiply-adds, "
         f"when {depth:,} are before it",
         "  weights": size_text(cost.weight_bytes),

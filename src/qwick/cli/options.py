@@ -112,7 +112,7 @@ class MachineFlags:
         ),
     ] = None
     ctx_size: Annotated[int | None, _machine("Most tokens of prompt and answer together.", "N")] = None
-    kv_format: Annotated[str, _machine("The attention cache in memory: f16 or f32.", "FORMAT")] = "f16"
+    kv_format: Annotated[str, _machine("The attention cache in memory: f16, bf16, q8_0 or f32.", "FORMAT")] = "f16"
     mlock: Annotated[
         bool, typer.Option("--mlock", help="Keep the weights from being swapped out.", rich_help_panel=MACHINE)
     ] = False

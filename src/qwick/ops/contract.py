@@ -47,6 +47,7 @@ Progress: TypeAlias = Callable[[int], None]  # called with the number of bytes r
 MAX_DRAFT_LEN = 8  # rows of one verification; also the length of a slot's pending lane
 ATTENTION_SPLIT_LEN = 512  # keys per split, on absolute positions, so that the split never depends on the chunking
 ATTENTION_BLOCK_LEN = 64  # keys per online-softmax step inside a split
+KV_FORMATS = ("f16", "bf16", "q8_0", "f32")  # of keys and values in the cache; the first is the default
 
 
 class Role(IntEnum):
@@ -180,7 +181,11 @@ class DeltaHeads:
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """The two kinds of memory. KV pages: [layer][page][k|v][kv head][page_len][head_dim] of `kv_format` ("f32"|"f16").
+    """The two kinds of memory. KV pages: [layer][page][k|v][kv head][page_len][head_dim] of `kv_format`.
+
+    q8_0: int8 codes with one f16 scale d = amax / 127 per 32 values of a row (head_dim a multiple of 32). Queries meet
+    them as int16 (d = amax / 32767 of a row); so do the weights of a block's values, each times its value's scale.
+    (Native kernels lay a page out in blocks of 64 tokens: kernels/attention/kv_block.h.)
 
     Slots, all f32: S [layer][slot][v head][k_dim][v_dim]; the convolution's last conv_kernel - 1 inputs
     [layer][slot][conv_kernel - 1][channels]; the pending lane [layer][slot][MAX_DRAFT_LEN][channels + 2 * num_v].

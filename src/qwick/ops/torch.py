@@ -39,7 +39,7 @@ class TorchCache:
 
     def __init__(self, shape: CacheShape, dtype: torch.dtype) -> None:
         heads, delta = shape.attention, shape.delta
-        kv_dtype = torch.float16 if shape.kv_format == "f16" else dtype
+        kv_dtype = {"f16": torch.float16, "bf16": torch.bfloat16}.get(shape.kv_format, dtype)
         layers, slots = shape.num_delta_layers, shape.num_slots
         self.shape = shape
         self.kv = torch.zeros(
@@ -306,10 +306,19 @@ def _through_pages(cache: TorchCache, k: Tensor, v: Tensor, layer: int, batch: B
         places = torch.arange(run.context_len + run.num_tokens)
         page, offset = pages[places // page_len], places % page_len
         new = torch.stack([k[row : row + run.num_tokens], v[row : row + run.num_tokens]], dim=1)
-        cache.kv[layer, page[run.context_len :], :, offset[run.context_len :]] = new.to(cache.kv.dtype)
+        new = _rounded_groups(new) if cache.shape.kv_format == "q8_0" else new.to(cache.kv.dtype)
+        cache.kv[layer, page[run.context_len :], :, offset[run.context_len :]] = new
         gathered[:, i, : len(places)] = cache.kv[layer, page, :, offset].transpose(0, 1).to(k.dtype)
         row += run.num_tokens
     return gathered[0], gathered[1]
+
+
+def _rounded_groups(x: Tensor) -> Tensor:
+    """What q8_0 holds of x [..., dim]: the nearest multiples of the group's scale."""
+    groups = x.unflatten(-1, (-1, 32))
+    scales = (groups.abs().amax(-1, keepdim=True) / 127).to(torch.float16).to(x.dtype)
+    codes = torch.where(scales > 0, groups / scales, 0).round().clamp(-127, 127)
+    return (codes * scales).flatten(-2)
 
 
 @dataclass(frozen=True)
