@@ -10,7 +10,7 @@ constexpr int kTileParts = static_cast<int>(kTileRows / kLanes);  // vectors of 
 constexpr int64_t kPartBytes = kLanes * 4;                        // of a vector of 64 bytes
 
 inline Ints splat_bytes(int byte) {
-    return splat_ints(byte * 0x01010101);
+    return splat_ints(static_cast<int32_t>(static_cast<uint32_t>(byte) * 0x01010101u));
 }
 
 template <int n>
