@@ -65,7 +65,8 @@ struct KvBlock {
 
 struct Kernels {
     // --- linear, decode rows
-    // d = amax / 127 per block, q = round-half-even(x / d); both 0 when d would be subnormal. sums: of 16 q each.
+    // d = amax / 127 per block, q = round-half-even(x / d); both 0 when d would be subnormal; d a NaN and q 0 when a
+    // value of the block is infinite or a NaN, so that its row's products are NaNs. sums: of 16 q each.
     void (*quantize_i8)(const float* x, int64_t k, int8_t* q, float* d, int16_t* sums);
     // y[i * ldy + j] = dot(x row i, w row begin + j) for j < end - begin, all i < m; one entry per family. Blocks:
     // `begin` is a multiple of 16, and every ISA gives the same bits; see dots_of_blocks in linear_scalar.cpp.

@@ -11,16 +11,24 @@
 namespace qwick::scalar {
 namespace {
 
+// Of the magnitudes; a NaN as soon as a value is infinite or one.
+float largest_or_nan(const float* x) {
+    float largest = 0, strays = 0;
+    for (int64_t i = 0; i < kQuantBlock; ++i) {
+        largest = std::fmax(largest, std::fabs(x[i]));
+        strays += x[i] - x[i];
+    }
+    return largest + strays;
+}
+
 void quantize_i8(const float* x, int64_t k, int8_t* q, float* d, int16_t* sums) {
     for (int64_t block = 0; block < k / kQuantBlock; ++block) {
         const float* values = x + block * kQuantBlock;
-        float amax = 0;
-        for (int64_t i = 0; i < kQuantBlock; ++i) amax = std::fmax(amax, std::fabs(values[i]));
-        const float scale = amax / 127;
-        const bool zero = scale < FLT_MIN;  // a subnormal scale has too few bits to divide by
-        d[block] = zero ? 0 : scale;
+        const float scale = largest_or_nan(values) / 127;
+        const bool divides = scale >= FLT_MIN;  // a subnormal scale has too few bits for that
+        d[block] = divides ? scale : scale < FLT_MIN ? 0 : NAN;
         for (int64_t i = 0; i < kQuantBlock; ++i) {
-            q[block * kQuantBlock + i] = zero ? 0 : static_cast<int8_t>(std::lrint(values[i] / scale));
+            q[block * kQuantBlock + i] = divides ? static_cast<int8_t>(std::lrint(values[i] / scale)) : int8_t{0};
         }
     }
     for (int64_t i = 0; i < k / 16; ++i) {

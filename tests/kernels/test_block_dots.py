@@ -70,6 +70,20 @@ def test_every_isa_gives_the_definitions_bits(isa, format, tame):
 
 
 @every_format
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_stray_activation_poisons_its_own_row_everywhere(isa, format, bad):
+    rng = np.random.default_rng(0)
+    w = tensor_of(random_blocks(rng, format, 35, 512, tame=True), format, 512)
+    x = activations(rng, 7, 512)
+    clean = leaves.dots(isa, x, w, 0, 35)
+    x[2, 300], x[5, 31] = bad, bad
+    dirty = leaves.dots(isa, x, w, 0, 35)
+    assert np.isnan(dirty[[2, 5]]).all()
+    rest = [0, 1, 3, 4, 6]
+    np.testing.assert_array_equal(dirty[rest].view(np.uint32), clean[rest].view(np.uint32))
+
+
+@every_format
 def test_dots_do_not_depend_on_company_or_pieces(isa, format):
     k = 512 if format.block_len == 256 else 32 * 11
     rng = np.random.default_rng(k)

@@ -37,6 +37,22 @@ def test_quantize_i8_is_the_definition_to_the_bit(isa):
     np.testing.assert_array_equal(sums.reshape(40, 2), expected.reshape(40, 2, 16).sum(axis=2))
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_a_block_with_a_stray_value_has_no_number_for_its_scale(isa, bad):
+    x = np.random.default_rng(0).standard_normal((34, 32)).astype(np.float32)
+    clean = leaves.quantize_i8(isa, x.ravel())
+    np.fill_diagonal(x, bad)  # at every lane of a block; the last two have none
+    x[7, 8:] = bad
+    q, d, sums = leaves.quantize_i8(isa, x.ravel())
+    for mine, definition in zip((q, d, sums), leaves.quantize_i8("scalar", x.ravel()), strict=True):
+        assert mine.tobytes() == definition.tobytes()
+    assert np.isnan(d[:32]).all()
+    assert not q[: 32 * 32].any()
+    assert not sums[: 32 * 2].any()
+    for mine, was in zip((q, d, sums), clean, strict=True):
+        np.testing.assert_array_equal(mine.reshape(34, -1)[32:], was.reshape(34, -1)[32:])
+
+
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 15, 16, 17, 1000])
 def test_round_bf16_is_nearest_even(isa, n):
     rng = np.random.default_rng(n)
