@@ -19,7 +19,7 @@ from qwick.weights.gguf import GgufFile
 from tests.text.official_vocabulary import ranks_file, tokenizer_json
 from tests.text.test_official_vocabulary import CORPUS
 from tests.text.test_tokenizer_gguf import TEXTS, same, small, written
-from tests.text.tokenizer_folder import SPECIAL, TEXT_LIKE, write_folder
+from tests.text.tokenizer_folder import SPECIAL, TEXT_LIKE, make_backend, write_folder
 
 letters = st.text("aäbĠ ", max_size=5)
 
@@ -145,3 +145,32 @@ def test_the_whole_is_made_once_when_parts_do_not_pay(
     assert not made
     same(ours, whole, tuple(texts))
     assert made == [1]
+
+
+def test_an_interrupted_part_claims_no_words(pair: tuple[GgufFile, Tokenizer], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    file, whole = pair
+    ours = Tokenizer.open(file.path, file.metadata)
+    ours.encode("hello", allow_special=True)
+    with monkeypatch.context() as once:
+        once.setattr(tokenizer_gguf, "substrings", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ours.encode("quartz", allow_special=True)
+    same(ours, whole, ("quartz", "hello"))
+
+
+def test_letters_that_are_no_tokens_are_left_out_as_by_the_whole(tmp_path: Path) -> None:
+    """Before merging: so 'axb' has the token 'ab', which is no substring of it."""
+    raw = json.loads(make_backend().to_str())
+    raw["model"] |= {"vocab": {"a": 0, "b": 1, "ab": 2, "c": 3}, "merges": [["a", "b"]]}
+    added = [token for token in raw["added_tokens"] if token["content"] in ("<|im_end|>", "<|endoftext|>")]
+    raw["added_tokens"] = [token | {"id": i} for i, token in enumerate(added, 4)]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    file, whole = written(tmp_path / "a.gguf", raw, 6), Tokenizer.open(folder)
+    assert whole.encode("axb", allow_special=True) == [2]
+    for texts in (("axb",), ("ab", "axb", "cab")):
+        same(Tokenizer.open(file.path, file.metadata), whole, texts)

@@ -107,20 +107,23 @@ class GgufVocabulary:
             return self._part
         if self._num_parts == MAX_PARTS:
             return None
-        self._words |= words
-        self._num_parts += 1
+        words |= self._words
         try:
-            wanted = substrings(self._words, MAX_SUBSTRINGS)
+            wanted = substrings(words, MAX_SUBSTRINGS)
         except CapacityError:
             return None
         ids = [i for i in wanted.find(*self._tokens.layout, joined=False) if self._in_vocabulary[i]]
-        merges = _pairs(self._merges[i] for i in wanted.find(*self._merges.layout, joined=True))
-        backend = self._backend({self._tokens[token_id]: i for i, token_id in enumerate(ids)}, merges)
+        vocab = {self._tokens[token_id]: i for i, token_id in enumerate(ids)}
+        if not vocab.keys() >= BYTE_OF.keys() & set[str]().union(*words):
+            return None  # The library leaves unknown letters out before it merges: what it makes is no substring.
+        backend = self._backend(vocab, _pairs(self._merges[i] for i in wanted.find(*self._merges.layout, joined=True)))
         in_model = dict(enumerate(ids))
         for text, token_id, _ in self.added:
             in_model[cast("int", backend.token_to_id(text))] = token_id
-        self._part = Encoder(backend, in_model)
-        return self._part
+        part = Encoder(backend, in_model)
+        # Only now, and the part first: Ctrl-C in between must not leave words that it cannot encode.
+        self._part, self._words, self._num_parts = part, words, self._num_parts + 1
+        return part
 
     def _words_of(self, text: str) -> set[str]:
         """What is merged by itself, whether added tokens are looked for or not."""
