@@ -70,8 +70,9 @@ class LLM:
     kept_sequences how many ended answers stay in memory: the next turn of such a chat reads only what is new
                    (`Stats.cached_tokens`); each takes one more recurrent state
     pack_cache     keep the weights as memory holds them in the user's cache folder, and read them from there: a model
-                   that is quantised when it is opened starts sooner the next time
-    progress       called with (bytes read, bytes in all) while weights load
+                   that is quantised when it is opened starts sooner the next time. The first start takes longer, and
+                   the disk holds the weights a second time
+    progress       called with (bytes done, bytes in all) while weights load, and while they are kept
 
     Raises UsageError, CheckpointError, ConfigError, CapacityError or KernelError, each naming the remedy.
     """

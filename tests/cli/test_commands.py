@@ -129,15 +129,29 @@ def test_doctor_shows_and_clears_the_pack_cache(tmp_path: Path, monkeypatch: pyt
     for _ in range(2):
         assert output("run", "pocket", "hi", "--max-tokens", "1", "--format", "q8_0", "--pack-cache")
     text = output("doctor")
-    assert "pack cache        1 models" in text
-    assert "model.safetensors (q8_0)" in text
+    assert "pack cache        1 model, " in text
+    assert "unfinished" not in text
+    assert "model.safetensors (q8_0)" in " ".join(text.split())  # of a long path it stands on a line of its own
     found = json.loads(output("doctor", "--json"))["pack_cache"]
     (pack,) = tmp_path.iterdir()
     assert found["folder"] == str(tmp_path)
     assert [(entry["path"], entry["num_bytes"]) for entry in found["entries"]] == [(str(pack), pack.stat().st_size)]
-    assert output("doctor", "--clear-pack-cache").startswith("deleted 1 models, ")
+    (half := pack.with_suffix(".part")).write_text("")
+    assert "1 model, " in (text := " ".join(output("doctor").split()))
+    assert "1 file unfinished or damaged" in text
+    assert output("doctor", "--clear-pack-cache").startswith("deleted 2 files, ")
+    assert not half.exists()
     assert list(tmp_path.iterdir()) == []
     assert json.loads(output("doctor", "--clear-pack-cache", "--json"))["deleted"] == []
+
+
+@pytest.mark.skipif(not (pocket.FOLDER / "config.json").exists(), reason="this checkout has no embedded model yet")
+def test_a_pack_cache_that_cannot_be_is_one_row_of_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWICK_PACKS", "/etc/passwd")
+    text = " ".join(output("doctor").split())
+    assert "pack cache cannot read /etc/passwd (Not a directory); set QWICK_PACKS to a folder" in text
+    assert "the embedded model answers" in text
+    assert json.loads(output("doctor", "--json"))["pack_cache"].keys() == {"error"}
 
 
 @pytest.mark.skipif(not (pocket.FOLDER / "config.json").exists(), reason="this checkout has no embedded model yet")

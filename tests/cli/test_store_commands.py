@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from qwick.cli.main import commands
+from qwick.model.model import open_model
 from tests.checkpoints import small_config
 from tests.gguf_model import add_tokenizer, everything, write_gguf
 from tests.small_model import write_small_model
@@ -182,6 +183,19 @@ def test_rm_does_nothing_when_nobody_can_be_asked(models: Path) -> None:
     assert result.exit_code == 2
     assert "--yes" in result.stderr
     assert (models / "small").exists()
+
+
+def test_rm_deletes_what_the_pack_cache_has_of_it(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWICK_PACKS", str(tmp_path / "packs"))
+    for name in ("small", "linked"):
+        open_model(models / name, pack_cache=True)
+    for name, left in (("linked", 2), ("small", 1)):  # a link's model is still there
+        assert qwick("rm", name, "--yes").exit_code == 0
+        assert len(list((tmp_path / "packs").iterdir())) == left
+    monkeypatch.setenv("QWICK_PACKS", "/etc/passwd")
+    assert qwick("rm", "broken", "--yes").exit_code == 0
 
 
 def test_rm_deletes_the_link_and_not_the_model(models: Path, small: Path) -> None:

@@ -4,17 +4,16 @@ import errno
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import resource
-import signal
+import shutil
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +27,10 @@ from qwick.ops.native import LAYOUT_VERSION, PACKED_PIECE_BYTES, NativeBackend, 
 from qwick.weights import pack_cache
 from qwick.weights.pack_cache import Content, Identity, Pack, packs_folder, write_pack
 from tests.small_model import write_small_model
+
+ROOT = Path(__file__).parents[2]
+IDENTITY = Identity((("/model", 1, 2, 3, 4),), "digest", None, 1, "0")
+CONTENT = {"w": Content("i8", (1, 32), memoryview(b"abc"), [1])}
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +173,36 @@ def test_a_header_that_lies_is_not_believed(model_folder: Path, folder: Path, na
     assert not Opens(model_folder).wrote
 
 
+SENSELESS: list[tuple[str, int | str, object]] = [
+    *(("tensors", at, 10**400) for at in (1, 2, 3)),
+    *(("identity", key, None) for key in ("files", "tensors", "layout", "version")),
+    *(("identity", "files", files) for files in ([], "abcde", [["a", 1, 2, 3]], [[1, 1, 2, 3, 4]])),
+    ("identity", "files", [["a", "b", 2, 3, 4]]),
+    *(("identity", key, value) for key, value in (("format", 0), ("tensors", []), ("layout", "1"), ("version", 1))),
+    *(("identity", key, ...) for key in ("files", "tensors", "format", "layout", "version")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "key", "value"), SENSELESS)
+def test_a_header_without_sense_can_be_shown_and_cleared(
+    folder: Path, part: str, key: int | str, value: object
+) -> None:
+    def change(header: dict[str, Any]) -> None:
+        found = header[part] if part == "identity" else header[part]["w"]
+        if value is ...:
+            del found[key]
+        else:
+            found[key] = [value, 32] if (part, key) == ("tensors", 1) else value
+
+    assert write_pack(IDENTITY, CONTENT)
+    rewritten(only_pack(folder), change)
+    with pytest.warns(StateWarning, match="the header makes no sense"):
+        assert pack_cache.open_pack(IDENTITY) is None
+    (entry,) = pack_cache.packs()
+    assert (entry.model, entry.num_bytes) == (None, entry.path.stat().st_size)
+    assert pack_cache.clear() == [(entry.path, entry.num_bytes)]
+
+
 def test_a_changed_model_is_read_anew(tmp_path: Path, folder: Path) -> None:
     model = write_small_model(tmp_path / "model")
     first = Opens(model).memory
@@ -187,65 +220,106 @@ def test_a_changed_model_is_read_anew(tmp_path: Path, folder: Path) -> None:
 def test_another_version_or_layout_is_another_identity(model_folder: Path) -> None:
     with open_source(model_folder) as source:
         identity = identity_of(source, Q8_0)
-    content = {"w": Content("i8", (1, 32), memoryview(b"abc"), [1])}
-    write_pack(identity, content)
+    write_pack(identity, CONTENT)
     same = pack_cache.open_pack(identity)
     assert same is not None
     with same:
         assert same.tensors["w"].num_bytes == 3
     for other in (
         replace(identity, layout=2),
+        replace(identity, tensors="other"),
         replace(identity, version="9"),
         replace(identity, files=(*identity.files, ("x", 1, 2, 3, 4))),
     ):
         assert pack_cache.open_pack(other) is None
 
 
-IDENTITY = Identity((("/model", 1, 2, 3, 4),), None, 1, "0")
+WRITE_SLOWLY = """
+import sys
+from qwick.weights.pack_cache import Content, write_pack
+from tests.weights.test_pack_cache import CONTENT, IDENTITY
+
+class Slow(dict[str, Content]):
+    def __getitem__(self, name):
+        print("writing", flush=True)
+        sys.stdin.read()  # until it is killed
+
+write_pack(IDENTITY, Slow(CONTENT))
+"""
 
 
-def write_slowly(ready: "multiprocessing.synchronize.Event") -> None:
-    class Slow(dict[str, Content]):
-        def __getitem__(self, name: str) -> Content:
-            ready.set()
-            time.sleep(60)
-            raise AssertionError
+@pytest.fixture
+def writer(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process, amid writing."""
+    command = [sys.executable, "-c", WRITE_SLOWLY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == b"writing\n"
+            yield process
+        finally:
+            process.kill()
 
-    write_pack(IDENTITY, Slow({"w": Content("i8", (1, 32), memoryview(bytes(1 << 20)), [1])}))
 
-
-def test_a_process_killed_while_it_writes_leaves_nothing_that_counts(model_folder: Path, folder: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    writer = context.Process(target=write_slowly, args=(ready,))
-    writer.start()
-    assert ready.wait(60)
+def test_a_process_killed_while_it_writes_leaves_nothing_that_counts(
+    folder: Path, writer: "subprocess.Popen[bytes]"
+) -> None:
     assert pack_cache.open_pack(IDENTITY) is None  # not seen before it is whole
-    content = {"w": Content("i8", (1, 32), memoryview(b"abc"), [1])}
-    assert not write_pack(IDENTITY, content)  # another process is about it
-    assert writer.pid
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.join()
+    assert not write_pack(IDENTITY, CONTENT)  # another process is about it
+    writer.kill()
+    writer.wait()
     (left,) = folder.iterdir()
     assert left.suffix == ".part"
     assert [entry.model for entry in pack_cache.packs()] == [None]
-    assert write_pack(IDENTITY, content)
+    assert write_pack(IDENTITY, CONTENT)
     assert only_pack(folder).exists()
+
+
+def test_what_is_being_written_is_not_cleared(folder: Path, writer: "subprocess.Popen[bytes]") -> None:
+    assert pack_cache.clear() == []
+    (part,) = folder.iterdir()
+    writer.kill()
+    writer.wait()
+    assert [path for path, _ in pack_cache.clear()] == [part]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_file_deleted_while_it_is_written_is_not_mistaken_for_a_rival_s(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    sync = os.fsync
+
+    def rival_begins(fd: int) -> None:
+        (part,) = folder.iterdir()
+        part.unlink()
+        part.write_bytes(b"half")
+        if fails:
+            raise OSError(errno.EIO, "broken")
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", rival_begins)
+    if fails:
+        with pytest.warns(StateWarning, match="broken"):
+            assert not write_pack(IDENTITY, CONTENT)
+    else:
+        assert not write_pack(IDENTITY, CONTENT)
+    (part,) = folder.iterdir()
+    assert (part.suffix, part.read_bytes()) == (".part", b"half")
 
 
 def test_who_opened_the_name_before_it_was_renamed_does_not_spoil_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = {"w": Content("i8", (1, 32), memoryview(b"abc"), [1])}
     lock = fcntl.flock
 
     def rival_finishes_first(fd: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", lock)
-        assert write_pack(IDENTITY, content)
+        assert write_pack(IDENTITY, CONTENT)
         lock(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", rival_finishes_first)
-    assert not write_pack(IDENTITY, {"w": replace(content["w"], data=memoryview(b"other"))})
+    assert not write_pack(IDENTITY, {"w": replace(CONTENT["w"], data=memoryview(b"other"))})
     with Pack(only_pack(folder)) as pack:
         assert pack.tensors["w"].num_bytes == 3
 
@@ -290,6 +364,18 @@ def test_no_room_is_noticed_before_it_is_filled(
     assert list(folder.iterdir()) == []
 
 
+def test_what_a_killed_process_left_counts_as_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    part = IDENTITY.path.with_suffix(".part")
+    part.write_bytes(bytes(1 << 20))
+
+    def usage(path: Path) -> object:
+        return type("", (), {"free": 100_000 - part.stat().st_size})()
+
+    monkeypatch.setattr(pack_cache.shutil, "disk_usage", usage)
+    assert write_pack(IDENTITY, CONTENT)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_a_warning(model_folder: Path, folder: Path) -> None:
     folder.mkdir(mode=0o500)
@@ -305,10 +391,45 @@ def test_a_file_in_the_folder_s_place_is_a_warning(model_folder: Path, folder: P
 def test_clearing_deletes_packs_and_nothing_else(model_folder: Path, folder: Path) -> None:
     assert pack_cache.clear() == []
     Opens(model_folder)
-    (folder / "mine.txt").write_text("x")
-    (folder / "half.part").write_text("x")
-    assert sorted(bool(entry.model) for entry in pack_cache.clear()) == [False, True]
-    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    half = only_pack(folder).with_suffix(".part")
+    half.write_text("x")
+    mine = {"mine.txt", "half.part", "brushes.pack", f"{half.name}.txt", half.name.upper(), f"{'0' * 31}.pack"}
+    for name in mine:
+        (folder / name).write_text("x")
+    (folder / f"{'0' * 32}.pack").mkdir()
+    assert sorted((path.suffix, size == 1) for path, size in pack_cache.clear()) == [(".pack", False), (".part", True)]
+    assert {path.name for path in folder.iterdir()} == mine | {f"{'0' * 32}.pack"}
+
+
+def test_packs_are_forgotten_with_the_model_that_they_are_of(tmp_path: Path, folder: Path) -> None:
+    gone, kept = (write_small_model(tmp_path / name) for name in ("gone", "gone and kept"))
+    for path in (gone, kept):
+        memory(path)
+    assert [entry.is_orphan for entry in pack_cache.packs()] == [False, False]
+    shutil.rmtree(gone)
+    assert sorted(entry.is_orphan for entry in pack_cache.packs()) == [False, True]
+    pack_cache.forget([gone.resolve()])
+    (entry,) = pack_cache.packs()
+    assert entry.model == str(kept.resolve() / "model.safetensors")
+    pack_cache.forget([Path(entry.model)])
+    assert pack_cache.packs() == []
+
+
+def test_a_folder_that_cannot_be_looked_into_is_a_warning(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWICK_PACKS", "/" + "x" * 300)
+    with pytest.warns(StateWarning) as caught:
+        memory(model_folder)
+    assert [str(warning.message).count("File name too long") for warning in caught] == [1, 1]
+
+
+def test_progress_reaches_the_end_whether_packs_are_written_or_read(model_folder: Path) -> None:
+    for kept in (False, True, True):
+        told: list[tuple[int, int]] = []
+        with open_source(model_folder) as source:
+            open_model(source, format=Q8_0, pack_cache=kept, progress=lambda *now, told=told: told.append(now))
+        assert told == sorted(told)
+        assert len({total for _, total in told}) == 1
+        assert told[-1][0] == told[-1][1]
 
 
 def test_the_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

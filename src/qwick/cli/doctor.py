@@ -13,7 +13,7 @@ import typer
 from qwick.cli.predict import show_predictions
 from qwick.cli.tables import size_text
 from qwick.cli.terminal import one_line
-from qwick.errors import QwickError
+from qwick.errors import QwickError, UsageError
 
 if TYPE_CHECKING:
     from qwick.thread_choice import Record
@@ -41,12 +41,11 @@ def doctor(
         return
     from qwick.ops.native import describe_machine
     from qwick.thread_choice import records
-    from qwick.weights.pack_cache import packs, packs_folder
 
     machine, known = describe_machine(), records()
     if as_json:
         found = {"processor": _processor()} | asdict(machine) | {"tuned_threads": [asdict(record) for record in known]}
-        found["pack_cache"] = {"folder": str(packs_folder()), "entries": [_as_json(entry) for entry in packs()]}
+        found["pack_cache"] = _packs_as_json()
         found |= {"versions": dict(_versions()), "answer": _answer()}
         typer.echo(json.dumps(found, indent=2))
         return
@@ -59,7 +58,7 @@ def doctor(
         *_tuned_rows(known),
         ("memory", f"{machine.available_bytes / 2**30:.1f} GiB available"),
         ("huge pages", _huge_pages(machine.huge_pages)),
-        *_pack_rows(packs(), str(packs_folder())),
+        *_pack_rows(),
         ("versions", ", ".join(f"{name} {number}" for name, number in _versions())),
     ]
     for name, text in rows:
@@ -98,13 +97,36 @@ def _tuned_rows(known: "Sequence[Record]") -> Iterator[tuple[str, str]]:
         yield "  kept in", str(records_folder())
 
 
-def _pack_rows(kept: "Sequence[Entry]", folder: str) -> Iterator[tuple[str, str]]:
-    total = size_text(sum(entry.num_bytes for entry in kept))
-    clear = "; --clear-pack-cache deletes them" if kept else ""
-    yield "pack cache", f"{len(kept)} models, {total} in {folder}{clear}"
+def _pack_rows() -> Iterator[tuple[str, str]]:
+    from qwick.weights.pack_cache import packs, packs_folder
+
+    try:
+        kept, folder = packs(), packs_folder()
+    except UsageError as error:
+        yield "pack cache", str(error)
+        return
+    num_whole = sum(entry.model is not None for entry in kept)
+    total = f"{_count(num_whole, 'model')}, {size_text(sum(entry.num_bytes for entry in kept))} in {folder}"
+    rest = f", {_count(len(kept) - num_whole, 'file')} unfinished or damaged" if num_whole < len(kept) else ""
+    yield "pack cache", total + rest + ("; --clear-pack-cache deletes all" if kept else "")
     for entry in kept:
-        model = f"{entry.model} ({entry.format or 'as in the file'})" if entry.model else "not finished, or damaged"
-        yield f"  {size_text(entry.num_bytes)}", model
+        yield f"  {size_text(entry.num_bytes)}", _pack_text(entry)
+
+
+def _pack_text(entry: "Entry") -> str:
+    if entry.model is None:
+        return "unfinished or damaged"
+    return f"{entry.model} ({entry.format or 'as in the file'}){', which is gone' if entry.is_orphan else ''}"
+
+
+def _packs_as_json() -> dict[str, Any]:
+    from qwick.weights.pack_cache import packs, packs_folder
+
+    try:
+        entries = [asdict(entry) | {"path": str(entry.path)} for entry in packs()]
+        return {"folder": str(packs_folder()), "entries": entries}
+    except UsageError as error:
+        return {"error": str(error)}
 
 
 def _clear_pack_cache(*, as_json: bool) -> None:
@@ -112,16 +134,15 @@ def _clear_pack_cache(*, as_json: bool) -> None:
 
     gone = clear()
     if as_json:
-        typer.echo(
-            json.dumps({"folder": str(packs_folder()), "deleted": [_as_json(entry) for entry in gone]}, indent=2)
-        )
+        deleted = [{"path": str(path), "num_bytes": num_bytes} for path, num_bytes in gone]
+        typer.echo(json.dumps({"folder": str(packs_folder()), "deleted": deleted}, indent=2))
         return
-    total = size_text(sum(entry.num_bytes for entry in gone))
-    typer.echo(one_line(f"deleted {len(gone)} models, {total}, from {packs_folder()}"))
+    total = size_text(sum(num_bytes for _, num_bytes in gone))
+    typer.echo(one_line(f"deleted {_count(len(gone), 'file')}, {total}, from {packs_folder()}"))
 
 
-def _as_json(entry: "Entry") -> dict[str, Any]:
-    return asdict(entry) | {"path": str(entry.path)}
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _processor() -> str:

@@ -116,12 +116,12 @@ class MachineFlags:
     mlock: Annotated[
         bool, typer.Option("--mlock", help="Keep the weights from being swapped out.", rich_help_panel=MACHINE)
     ] = False
-
     pack_cache: Annotated[
         bool,
         typer.Option(
             "--pack-cache/--no-pack-cache",
-            help="Keep the weights as memory holds them, for the next start; `qwick doctor` shows and clears them.",
+            help="Keep the weights as memory holds them: a second copy on disk and a slower first start, the next ones "
+            "are faster; `qwick doctor` shows and clears them.",
             rich_help_panel=MACHINE,
         ),
     ] = False

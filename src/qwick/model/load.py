@@ -54,6 +54,11 @@ def memory_bytes(source: Source, format: Format | None = None) -> int:
     return sum(-(-_num_bytes(spec, source, format) // 64) * 64 for spec in source.specs)
 
 
+def matrix_bytes(source: Source, format: Format | None = None) -> int:
+    """What the matrices among them hold."""
+    return sum(_num_bytes(spec, source, format) for spec in source.specs if spec.matrix)
+
+
 def _num_bytes(spec: TensorSpec, source: Source, format: Format | None) -> int:
     if not spec.matrix:
         return 4 * prod(spec.shape)

@@ -8,12 +8,12 @@ from typing import Generic
 from qwick.errors import ConfigError, PackError
 from qwick.formats import Format
 from qwick.model.config import ModelConfig
-from qwick.model.load import load_network, memory_bytes
+from qwick.model.load import load_network, matrix_bytes, memory_bytes
 from qwick.model.packed import from_pack, holds, identity_of, save
 from qwick.model.qwen3_5 import Qwen3_5
 from qwick.model.rope import RopeTable
 from qwick.model.source import LoadProgress, Source, open_source
-from qwick.ops.contract import Backend, Batch, CommitBatch, Program, Result, W
+from qwick.ops.contract import Backend, Batch, CommitBatch, Program, Progress, Result, W
 from qwick.ops.native import NativeBackend, NativeWeight
 from qwick.weights.pack_cache import Identity, Pack, open_pack, warn_unusable
 
@@ -82,7 +82,7 @@ def open_model(
     """Read a model's folder or GGUF file into native memory; matrices in `format`, or as the file has them.
 
     A `Source` stays open; `beside` is as in `load_network`. `pack_cache`: read the matrices as an earlier call left
-    them in the pack cache, or leave them there.
+    them in the pack cache, or leave them there; `progress` counts what is written, too.
     Raises CheckpointError, ConfigError, KernelError, CapacityError, leaving nothing allocated.
     """
     if isinstance(source, Path):
@@ -99,7 +99,7 @@ def open_model(
                 beside=beside,
             )
 
-    def load(pack: Pack | None) -> Model[NativeWeight]:
+    def load(pack: Pack | None, count: Progress) -> Model[NativeWeight]:
         backend = NativeBackend(
             threads=threads,
             threads_batch=threads_batch,
@@ -107,23 +107,25 @@ def open_model(
             reserve_bytes=memory_bytes(source, format),
             lock_memory=lock_memory,
         )
-        count = source.counting(progress, memory_bytes(source, format) if pack else None)
         packed = partial(from_pack, pack, backend) if pack else None
         return Model(load_network(source, backend, format, count, beside, packed), backend)
 
     if not pack_cache:
-        return load(None)
-    identity = identity_of(source, format)
-    packed_model = _load_pack(identity, source, format, load)
+        return load(None, source.counting(progress))
+    identity, packed_bytes = identity_of(source, format), matrix_bytes(source, format)
+    vector_bytes = sum(source.info(spec).num_bytes for spec in source.specs if not spec.matrix)
+    count = source.counting(progress, packed_bytes + vector_bytes)
+    packed_model = _load_pack(identity, source, format, lambda pack: load(pack, count))
     if packed_model:
         return packed_model
-    model = load(None)
-    save(identity, model.network, source, format)
+    count = source.counting(progress, source.num_bytes + packed_bytes)
+    model = load(None, count)
+    save(identity, model.network, source, format, count)
     return model
 
 
 def _load_pack(
-    identity: Identity, source: Source, format: Format | None, load: Callable[[Pack | None], Model[NativeWeight]]
+    identity: Identity, source: Source, format: Format | None, load: Callable[[Pack], Model[NativeWeight]]
 ) -> Model[NativeWeight] | None:
     """None when there is no pack, or (StateWarning) none that can be used; nothing stays allocated then."""
     pack = open_pack(identity)

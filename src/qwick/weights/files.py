@@ -34,6 +34,10 @@ class Place(NamedTuple):
     offset: int
 
 
+class MissingFileError(CheckpointError):
+    """There is no file of that name."""
+
+
 class RegularFile:
     """An open file that is no folder, FIFO or device. Reads at offsets; never maps, so that a file that shrinks is
     an error and not a SIGBUS. Raises CheckpointError."""
@@ -47,7 +51,8 @@ class RegularFile:
             status = os.fstat(self._fd)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             self.close()
-            raise CheckpointError(f"{path}: cannot open: {_reason(error)}") from None
+            kind = MissingFileError if isinstance(error, FileNotFoundError | NotADirectoryError) else CheckpointError
+            raise kind(f"{path}: cannot open: {_reason(error)}") from None
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise CheckpointError(f"{path}: not a regular file")

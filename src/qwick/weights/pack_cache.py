@@ -5,20 +5,22 @@ One file for each model and format in the user's cache folder:
     magic, 8 bytes · length of the header, u64 · checksum of the header, 16 bytes · header, JSON
     tensors, each from a multiple of 4096 on, as they lie in memory
 
-The header says what the file was made of: the model's files by path, size and times, the format, the layout of blocks
-in memory and qwick's version. When any of it differs the file is not read and soon replaced. It also has a checksum of
-each piece of a tensor; whoever reads a piece checks it. A file is written under another name, synced and then renamed:
-what has the right name is whole. Two processes do not write at once: the second one leaves it to the first.
+The header says what the file was made of: the model's files by path, size and times, which tensors and in what order
+their rows, the format, the layout of blocks in memory and qwick's version. When any of it differs the file is not read
+and soon replaced. It also has a checksum of each piece of a tensor; whoever reads a piece checks it. A file is written
+under another name, synced and then renamed: what has the right name is whole. Two processes do not write at once: the
+second one leaves it to the first.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
-import math
 import os
+import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,10 +28,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from qwick.errors import CheckpointError, StateWarning, UsageError
-from qwick.weights.files import MAX_TENSORS, RegularFile
+from qwick.weights.files import MAX_TENSORS, MissingFileError, RegularFile
 
 MAGIC = b"QWPACK1\n"
 ENDING, UNFINISHED = ".pack", ".part"
+_OURS = re.compile(r"[0-9a-f]{32}\.(pack|part)")  # all that is ever deleted
 MAX_HEADER_BYTES = 64 << 20  # 9B in bf16: 1.2 MB of checksums
 _ALIGNMENT = 4096
 _WRITE_BYTES = 16 << 20
@@ -39,9 +42,11 @@ _START_BYTES = len(MAGIC) + 8 + _DIGEST_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a pack was made of. `files`: (path, bytes, time of change, time of the inode's change, inode)."""
+    """What a pack was made of. `files`: (path, bytes, time of change, time of the inode's change, inode); `tensors`:
+    a digest of their names, shapes and orders."""
 
     files: tuple[tuple[str, int, int, int, int], ...]
+    tensors: str
     format: str | None
     layout: int
     version: str
@@ -95,23 +100,29 @@ class Pack:
     def num_bytes(self) -> int:
         return self._file.num_bytes
 
+    def close(self) -> None:
+        """Idempotent."""
+        self._file.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of the cache. `model`, `format`: what it was made of; None when it cannot be read."""
+    """A file of the cache. `model`, `format`: what it was made of; None when it was not finished, or is damaged.
+    `is_orphan`: the model's files are no longer there."""
 
     path: Path
     num_bytes: int
     model: str | None
     format: str | None
+    is_orphan: bool = False
 
 
 def packs_folder() -> Path:
@@ -129,17 +140,16 @@ def packs_folder() -> Path:
 
 def open_pack(identity: Identity) -> Pack | None:
     """The pack of just these files; None when there is none. A damaged one is warned about (StateWarning)."""
-    path = identity.path
-    if not path.exists():
-        return None
     try:
-        pack = Pack(path)
+        pack = Pack(identity.path)
+    except MissingFileError:
+        return None
     except CheckpointError as error:
         warn_unusable(str(error))
         return None
-    if pack.identity == _as_json(identity):
+    if pack.identity == identity:
         return pack
-    pack.__exit__(None, None, None)
+    pack.close()
     return None
 
 
@@ -148,16 +158,19 @@ def warn_unusable(problem: str) -> None:
     warnings.warn(f"a file of the pack cache is ignored and made anew: {problem}", StateWarning, stacklevel=3)
 
 
-def write_pack(identity: Identity, tensors: Mapping[str, Content]) -> bool:
-    """Whether it was written: not when another process is about it, nor (StateWarning) when the disk is full or so."""
+def write_pack(
+    identity: Identity, tensors: Mapping[str, Content], progress: Callable[[int], None] | None = None
+) -> bool:
+    """Whether it was written: not when another process is about it, nor (StateWarning) when the disk is full or so.
+
+    `progress` is called with the bytes of tensors written since the last call.
+    """
     path = identity.path
     header, places = _header(identity, tensors)
+    parts = ((place.offset, tensors[name].data) for name, place in places.items())
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        needed, free = _end(places, len(header)), shutil.disk_usage(path.parent).free
-        if needed > free:
-            raise OSError(0, f"{needed >> 20} MiB are needed, {free >> 20} are free")
-        return _write(path, header, ((place.offset, tensors[name].data) for name, place in places.items()))
+        return _write(path, _end(places, len(header)), header, parts, progress)
     except OSError as error:
         warnings.warn(
             f"cannot write to the pack cache ({path.parent}: {error.strerror}); the next start is as slow as this one. "
@@ -173,39 +186,74 @@ def packs() -> list[Entry]:
     return [_entry(path) for path in _paths()]
 
 
-def clear() -> list[Entry]:
-    """Delete all of it; what there was. Raises UsageError."""
-    found = packs()
-    for entry in found:
-        try:
-            entry.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot delete {entry.path}: {error.strerror}; see its permissions") from None
-    return found
+def clear() -> list[tuple[Path, int]]:
+    """Delete all of it but what is being written; (path, bytes) of what there was. Raises UsageError."""
+    sized = [(path, _size(path)) for path in _paths()]  # what they hold does not matter
+    return [(path, size) for path, size in sized if _delete(path)]
 
 
-def _paths() -> Iterator[Path]:
+def forget(paths: Iterable[Path]) -> None:
+    """Delete the packs of models in these folders and files. Raises UsageError."""
+    for path in _paths():
+        with suppress(CheckpointError):
+            with Pack(path) as pack:
+                files = [Path(name) for name, *_ in pack.identity.files]
+            if any(file.is_relative_to(folder) for file in files for folder in paths):
+                _delete(path)
+
+
+def _paths() -> list[Path]:
     folder = packs_folder()
     try:
-        paths = sorted(folder.iterdir())
+        return sorted(path for path in folder.iterdir() if _OURS.fullmatch(path.name) and not path.is_dir())
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise UsageError(f"cannot read {folder} ({error.strerror}); set QWICK_PACKS to a folder") from None
-    yield from (path for path in paths if path.suffix in (ENDING, UNFINISHED) and not path.is_dir())
 
 
 def _entry(path: Path) -> Entry:
-    num_bytes = 0
-    with suppress(OSError):
-        num_bytes = path.lstat().st_size
     if path.suffix == ENDING:
         with suppress(CheckpointError), Pack(path) as pack:
-            return Entry(path, num_bytes, pack.identity["files"][0][0], pack.identity["format"])
-    return Entry(path, num_bytes, None, None)
+            files = [name for name, *_ in pack.identity.files]
+            return Entry(path, pack.num_bytes, files[0], pack.identity.format, not all(map(os.path.exists, files)))
+    return Entry(path, _size(path), None, None)
 
 
-def _write(path: Path, header: bytes, parts: Iterable[tuple[int, memoryview]]) -> bool:
+def _size(path: Path) -> int:
+    """0 when it is gone."""
+    with suppress(OSError):
+        return path.lstat().st_size
+    return 0
+
+
+def _delete(path: Path) -> bool:
+    """Whether it is gone: not where another process is writing it. Raises UsageError."""
+    fd = -1
+    try:
+        if path.suffix == UNFINISHED:
+            with suppress(OSError):  # what cannot be opened is not being written
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if fd >= 0:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UsageError(f"cannot delete {path}: {error.strerror}; see its permissions") from None
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return True
+
+
+def _write(
+    path: Path,
+    num_bytes: int,
+    header: bytes,
+    parts: Iterable[tuple[int, memoryview]],
+    progress: Callable[[int], None] | None,
+) -> bool:
     unfinished = path.with_suffix(UNFINISHED)
     fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -214,18 +262,23 @@ def _write(path: Path, header: bytes, parts: Iterable[tuple[int, memoryview]]) -
         except BlockingIOError:
             return False
         # Who held the lock may have renamed the file meanwhile: then it is whole, and not ours to write.
-        if not unfinished.exists() or not os.path.samestat(os.fstat(fd), unfinished.stat()):
+        if not _is_at(fd, unfinished):
             return False
         try:
-            os.ftruncate(fd, 0)
-            _write_at(fd, memoryview(header), 0)
+            os.ftruncate(fd, 0)  # what a process left that was killed takes room no longer
+            _check_room(path.parent, num_bytes)
+            _write_at(fd, memoryview(header), 0, None)
             for offset, data in parts:
-                _write_at(fd, data, offset)
+                _write_at(fd, data, offset, progress)
             os.fsync(fd)
+            # Deleted by hand: what has the name now is another process's, and not whole.
+            if not _is_at(fd, unfinished):
+                return False
             unfinished.replace(path)
         except BaseException:
             with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+                if _is_at(fd, unfinished):
+                    unfinished.unlink()
             raise
     finally:
         os.close(fd)
@@ -237,10 +290,27 @@ def _write(path: Path, header: bytes, parts: Iterable[tuple[int, memoryview]]) -
     return True
 
 
-def _write_at(fd: int, data: memoryview, offset: int) -> None:
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether the open file is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    """Raise the error before the disk is full."""
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise OSError(errno.ENOSPC, f"{num_bytes >> 20} MiB are needed, {free >> 20} are free")
+
+
+def _write_at(fd: int, data: memoryview, offset: int, progress: Callable[[int], None] | None) -> None:
     while data:
         count = os.pwrite(fd, data[:_WRITE_BYTES], offset)
         data, offset = data[count:], offset + count
+        if progress:
+            progress(count)
 
 
 def _header(identity: Identity, tensors: Mapping[str, Content]) -> tuple[bytes, dict[str, Place]]:
@@ -262,8 +332,8 @@ def _header(identity: Identity, tensors: Mapping[str, Content]) -> tuple[bytes, 
     return start + text, moved
 
 
-def _read_header(file: RegularFile) -> tuple[Any, dict[str, Place]]:
-    """(the identity as JSON, tensors by name), their places checked against the file."""
+def _read_header(file: RegularFile) -> tuple[Identity, dict[str, Place]]:
+    """(the identity, tensors by name), their places checked against the file."""
     problem = f"{file.path}: not a whole pack"
     if file.num_bytes < _START_BYTES:
         raise CheckpointError(problem)
@@ -277,11 +347,11 @@ def _read_header(file: RegularFile) -> tuple[Any, dict[str, Place]]:
     data_start = _aligned(_START_BYTES + length)
     try:
         header = json.loads(text)
-        identity, listed = header["identity"], header["tensors"]
-        if not isinstance(identity["files"][0][0], str) or not 0 < len(listed) <= MAX_TENSORS:
+        identity, listed = _identity(header["identity"]), header["tensors"]
+        if not 0 < len(listed) <= MAX_TENSORS:
             raise ValueError
-        tensors = {name: _moved(_place(entry), data_start) for name, entry in listed.items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        tensors = {name: _moved(_place(entry, file.num_bytes), data_start) for name, entry in listed.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise CheckpointError(f"{file.path}: the header makes no sense") from None
     end = data_start
     for place in tensors.values():
@@ -293,13 +363,27 @@ def _read_header(file: RegularFile) -> tuple[Any, dict[str, Place]]:
     return identity, tensors
 
 
-def _place(entry: Any) -> Place:
+def _identity(found: Any) -> Identity:
+    """Raises ValueError, TypeError, KeyError for what we did not write."""
+    files = tuple((path, size, time, inode_time, inode) for path, size, time, inode_time, inode in found["files"])
+    tensors, format, layout, version = (found[key] for key in ("tensors", "format", "layout", "version"))
+    texts = [tensors, version, *([] if format is None else [format]), *(path for path, *_ in files)]
+    numbers = [layout, *(number for _, *numbers in files for number in numbers)]
+    if not files or not all(type(text) is str for text in texts) or not all(type(n) is int for n in numbers):
+        raise ValueError
+    return Identity(files, tensors, format, layout, version)
+
+
+def _place(entry: Any, file_bytes: int) -> Place:
+    """Raises ValueError, TypeError."""
     family, (rows, cols), offset, num_bytes, sums = entry
-    if not isinstance(family, str) or not all(type(n) is int and n >= 0 for n in (rows, cols, offset, num_bytes)):
+    numbers = (rows, cols, offset, num_bytes)
+    # A value of a matrix takes a bit at least.
+    if not isinstance(family, str) or not all(type(n) is int and 0 <= n <= 8 * file_bytes for n in numbers):
         raise ValueError
     data = bytes.fromhex(sums)
-    numbers = tuple(int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8))
-    return Place(family, (rows, cols), offset, num_bytes, numbers)
+    found = tuple(int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8))
+    return Place(family, (rows, cols), offset, num_bytes, found)
 
 
 def _moved(place: Place, data_start: int) -> Place:
@@ -315,9 +399,4 @@ def _end(places: Mapping[str, Place], header_bytes: int) -> int:
 
 
 def _aligned(offset: int) -> int:
-    return math.ceil(offset / _ALIGNMENT) * _ALIGNMENT
-
-
-def _as_json(identity: Identity) -> Any:
-    """As it comes back from a file."""
-    return json.loads(json.dumps(asdict(identity)))
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT
