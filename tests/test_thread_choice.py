@@ -73,6 +73,15 @@ def test_decoding_is_tried_beside_prompt_threads_that_were_asked_for():
     assert numbers(choice()) == (2, 4)  # what was asked for was not found
 
 
+def test_what_is_found_for_one_kind_of_steps_keeps_what_is_known_of_the_other():
+    first, second = choice(), choice()  # opened at the same time
+    first._settled(None, 8)
+    second._settled(2, None)
+    assert numbers(choice()) == (2, 8)
+    choice(None, 5)._settled(1, 5)  # prompts as asked for
+    assert numbers(choice()) == (1, 8)
+
+
 def test_another_format_or_machine_is_another_matter(monkeypatch):
     found(2, 2)
     assert numbers(choice(format=Q8_0)) == (4, 4)

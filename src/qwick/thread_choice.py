@@ -111,6 +111,11 @@ class ThreadChoice:
     def _settled(self, threads: int | None, threads_batch: int | None) -> None:
         if self._asked_batch is not None:
             threads_batch = None  # was not found, but asked for
+        with suppress(OSError, RuntimeError, ValueError):  # what is not known here another process may have found
+            kept = _parse(_path(self._key, self._machine))
+            if (kept.model_key, kept.machine) == (self._key, self._machine):
+                threads = kept.threads if threads is None else threads
+                threads_batch = kept.threads_batch if threads_batch is None else threads_batch
         Record(self._name, self._key, self._machine, threads, threads_batch).save()
 
 

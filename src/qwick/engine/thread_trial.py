@@ -1,9 +1,9 @@
 """How many threads are fastest, found from steps that are run anyway: none is run only to be timed.
 
 The number of threads changes no result (ops/contract.py), so the first steps of a model on a machine take turns with
-it. That costs what the slower numbers lose in a few steps, begins after the first token, and sees the steps as they
-are. Decoding is tried on steps of one token of one sequence, prompts on full steps: only equal work can be compared,
-and a prompt that fills no two steps is not worth a trial.
+it. That costs what the slower numbers lose in a few steps, and sees the steps as they are. Decoding is tried on steps
+of one token of one sequence, prompts on full steps: only equal work can be compared. The first steps of either kind run
+with the usual number, so a prompt that fills one step at most comes as soon as ever.
 """
 
 from collections.abc import Callable, Sequence
