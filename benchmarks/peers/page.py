@@ -13,7 +13,12 @@ Found = Mapping[str, Any]
 
 
 def write_page(out: Path, page: Path | None, order: Sequence[str]) -> None:
-    """Every machine's folder in `out`; `page`, if given, holds all tables between its two marks."""
+    """Every machine's folder in `out`; `page`, if given, holds all tables between its two marks.
+
+    Where nothing was measured yet, nothing is written.
+    """
+    if not out.is_dir():
+        return
     parts: list[str] = []
     for folder in sorted(path for path in out.iterdir() if path.is_dir()):
         rows = [json.loads(path.read_text()) for name in order if (path := folder / f"{name}.json").exists()]

@@ -16,17 +16,18 @@ def draw_shares(path: Path, bars: Sequence[tuple[str, Mapping[str, Any]]]) -> No
     canvas = Figure(figsize=(8, 1.4 + 0.52 * len(bars)), dpi=DPI, layout="constrained")
     axis = canvas.subplots()
     widest = 100.0
+    labels = {OURS: "qwick", PEER: "llama.cpp, the better build"}  # each goes to the first bar that is drawn
     for place, (_, result) in enumerate(bars):
         limit = result["limit"]["median"]
         peer = result["peers"].get(result["best_peer"])
         shift = 0.2 if peer else 0.0
-        pairs = [(place - shift, result["rates"], OURS, "qwick")]
+        pairs = [(place - shift, result["rates"], OURS)]
         if peer:
-            pairs.append((place + shift, peer["rates"], PEER, "llama.cpp, the better build"))
-        for y, rates, colour, label in pairs:
+            pairs.append((place + shift, peer["rates"], PEER))
+        for y, rates, colour in pairs:
             share = 100 * median(rates) / limit
             widest = max(widest, share)
-            axis.barh(y, share, height=0.38, color=colour, label=label if place == 0 else None)
+            axis.barh(y, share, height=0.38, color=colour, label=labels.pop(colour, None))
             axis.text(share + 1, y, f"{median(rates):.1f}", va="center", fontsize=8)
     axis.axvline(100, color=LIMIT, linewidth=1)
     axis.set_yticks(range(len(bars)), [name for name, _ in bars])

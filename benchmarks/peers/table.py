@@ -95,8 +95,9 @@ def main() -> None:
             arguments = row.arguments(options.peers.absolute(), options.pairs, options.tokens)
             measure(row, arguments, options.peers.absolute(), folder, dry=options.list)
     if not options.list:
-        page = ROOT / "docs" / "performance.md" if options.out == ROOT / "docs" / "performance" else None
-        write_page(options.out, page, [row.name for row in ROWS])
+        published = ROOT / "docs" / "performance"
+        page = published.with_suffix(".md") if options.out.resolve() == published.resolve() else None
+        write_page(options.out.resolve(), page, [row.name for row in ROWS])
 
 
 def measure(row: Row, arguments: list[str], peers: Path, folder: Path, *, dry: bool) -> None:

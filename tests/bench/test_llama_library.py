@@ -35,6 +35,14 @@ def test_a_file_that_it_cannot_read_is_one_error(tmp_path):
         LlamaLibrary(installed_library(), path).measure(CASES)
 
 
+def test_what_lies_in_the_current_folder_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('an intruder')")
+    (tmp_path / "qwick.py").write_text("raise SystemExit('an intruder')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"none\.so"):
+        LlamaLibrary(tmp_path / "none.so", tmp_path / "x.gguf").measure(CASES)
+
+
 def test_another_library_is_refused(tmp_path):
     with pytest.raises(UsageError, match="failed with 1"):
         LlamaLibrary(tmp_path / "none.so", tmp_path / "x.gguf").measure(CASES)

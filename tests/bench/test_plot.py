@@ -45,6 +45,34 @@ def test_every_case_and_the_peer_are_on_it(tmp_path, monkeypatch):
         assert legend == {"qwick", "peer x", "limit of this machine"}
 
 
+def test_a_peer_that_stands_not_beside_the_first_case_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    legends = []
+    draw = plot._draw
+
+    def spy(axis, panel, peer):
+        draw(axis, panel, peer)
+        legends.append({text.get_text() for text in axis.get_legend().get_texts()})
+
+    monkeypatch.setattr(plot, "_draw", spy)
+    mixed = figures(with_peer=False)[:2] + figures(with_peer=True)[2:]  # by depth
+    save_plot(tmp_path / "x.png", "title", mixed, "peer x")
+    assert legends == [{"qwick", "peer x", "limit of this machine"}] * 2
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    pytest.importorskip("matplotlib")
+    save_plot(tmp_path / "x.png", r"a$\no$b.gguf", figures(with_peer=True), r"peer $\no$")
+    assert (tmp_path / "x.png").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(plot.os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    with pytest.raises(UsageError, match="no permission"):
+        check_plot(tmp_path / "x.png")
+
+
 def test_without_matplotlib_the_remedy_is_named(tmp_path, monkeypatch):
     def missing(name):
         raise ImportError(name)

@@ -151,6 +151,12 @@ def test_a_peer_s_extra_time_is_that_of_the_best_one():
     assert peer_extra(None, 100) is None
 
 
+def test_where_nothing_was_measured_the_page_stays(tmp_path):
+    (tmp_path / "page.md").write_text("as it was")
+    write_page(tmp_path / "nothing", tmp_path / "page.md", ORDER)
+    assert (tmp_path / "page.md").read_text() == "as it was"
+
+
 def test_the_page_holds_every_row_with_what_was_asked(tmp_path):
     rows = [
         kept("0.8b-q4_k_m", result([43.0, 42.0, 44.0], {"plain": [21.5], "amx": [20.0]})),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from qwick.bench import random_weights
+from qwick.bench import plot, random_weights
 from qwick.cli.main import commands
 from tests.bench.random_model import small_shape, write_small_random
 from tests.bench.test_llama_bench import program
@@ -119,6 +119,27 @@ def test_a_plot_is_drawn_beside_the_table(model: str, tmp_path: Path) -> None:
     assert (tmp_path / "x.png").read_bytes()[1:4] == b"PNG"
 
 
+def test_what_is_wrong_with_a_plot_costs_no_figures(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(plot, "check_plot", lambda path: None)
+    for form in ((), ("--json",)):
+        code, out, err = run(model, *QUICK, *form, "--plot", str(tmp_path / "no" / "x.png"))
+        assert code == 2
+        assert "cannot be written" in err
+        assert "tg2" in out
+
+
+def test_programs_are_looked_for_before_weights_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWICK_MODELS", str(tmp_path))
+    monkeypatch.setattr(random_weights, "size_config", lambda _: small_shape())
+    code, _, err = run("--random-weights", "qwen3.5:0.8b", "--against", "/nowhere")
+    assert code == 2
+    assert "is no program" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,6 +154,7 @@ def test_a_plot_is_drawn_beside_the_table(model: str, tmp_path: Path) -> None:
         (["--random-weights", "qwen3.5:2b"], "exclude each other"),
         (["--against", "/bin/sh", "--batch", "1,2"], "no llama-batched-bench beside"),
         (["--against", "/nowhere"], "is no program"),
+        (["--against", "/a", "--against", "/b", "--against", "/b"], "names '/b' twice"),
         (["--plot", "/nowhere/x.png"], "cannot be written"),
         (["--plot", "x.svg"], "does not end in .png"),
         (["-r", "0"], "Invalid value for '-r' / '--repeats'"),

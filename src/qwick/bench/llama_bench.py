@@ -92,13 +92,16 @@ def is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
 
 
-def run_program(program: Path, arguments: Sequence[str], stdin: str = "") -> str:
+def run_program(
+    program: Path, arguments: Sequence[str], stdin: str = "", environment: Mapping[str, str] | None = None
+) -> str:
     """What it printed. Raises UsageError when it cannot be run, fails or takes an hour."""
     try:
         done = subprocess.run(
             [program, *arguments],
             check=False,
             input=stdin,
+            env=environment,
             capture_output=True,
             text=True,
             errors="replace",

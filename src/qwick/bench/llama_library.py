@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import util
@@ -39,7 +40,10 @@ class LlamaLibrary:
 
     def measure(self, cases: Sequence[Case]) -> Mapping[Case, float]:
         """Raises UsageError when the child fails."""
-        output = run_program(Path(sys.executable), ["-m", _CHILD], stdin=json.dumps(self.request(cases)))
+        # -P: what lies in the folder we were started from must not be imported by chance.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        request = json.dumps(self.request(cases))
+        output = run_program(Path(sys.executable), ["-P", "-m", _CHILD], request, environment)
         self.version, rates = parse_answer(output, len(cases))
         return dict(zip(cases, rates, strict=True))
 

@@ -28,8 +28,9 @@ def open_peers(
 
     Raises UsageError for what cannot be run, and for a model that the peers cannot read.
     """
-    if len(set(programs)) < len(programs):
-        raise UsageError(f"--against names {sorted(programs)[0]!a:.200} twice; leave one out")
+    twice = next((program for program in programs if programs.count(program) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--against names {twice!a:.200} twice; leave one out")
     if programs and model.suffix.lower() != ".gguf":
         raise UsageError(
             f"llama.cpp reads GGUF files and {model.name} is a folder; qwick convert makes a file of it, or take "

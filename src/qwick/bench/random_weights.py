@@ -52,24 +52,29 @@ _SCALES = {
 }
 
 
+def random_path(size: str, recipe: str) -> Path:
+    """Where the GGUF file of one of `SIZES` in a recipe's formats is, or will be. Raises UsageError."""
+    if size not in SIZES:
+        raise UsageError(f"there is no size {size!a:.40}; the released ones are {', '.join(SIZES)}")
+    return models_folder() / FOLDER / f"{size.replace(':', '-')}-{recipe_named(recipe).name}-{VERSION}.gguf"
+
+
 def random_model(size: str, recipe: str, progress: WriteProgress | None = None) -> Path:
-    """The GGUF file of one of `SIZES` in a recipe's formats; written if it is not there yet.
+    """The file of `random_path`; written if it is not there yet.
 
     Raises UsageError for unknown names and where it cannot be written, CapacityError when the disk is too small.
     """
-    if size not in SIZES:
-        raise UsageError(f"there is no size {size!a:.40}; the released ones are {', '.join(SIZES)}")
-    chosen = recipe_named(recipe)
-    folder = models_folder() / FOLDER
-    path = folder / f"{size.replace(':', '-')}-{chosen.name}-{VERSION}.gguf"
+    path = random_path(size, recipe)
     if path.is_file():
         return path
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make {folder} ({error.strerror}); set QWICK_MODELS to a folder you own") from None
+        raise UsageError(
+            f"cannot make {path.parent} ({error.strerror}); set QWICK_MODELS to a folder you own"
+        ) from None
     # Whoever else writes the same file writes the same bytes: the last one to finish replaces the other's.
-    write_random(path, f"{size} random", size_config(size), chosen, overwrite=True, progress=progress)
+    write_random(path, f"{size} random", size_config(size), recipe_named(recipe), overwrite=True, progress=progress)
     return path
 
 

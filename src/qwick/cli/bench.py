@@ -77,7 +77,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            help="A llama-bench, or `xllamacpp`, the package; runs in turns with us. May be repeated.",
+            help="A llama-bench, its folder, or `xllamacpp`, the package; runs in turns with us. May be repeated.",
             rich_help_panel=_BESIDE,
         ),
     ] = None,
@@ -124,6 +124,8 @@ def bench(
     cases = plan_cases(prompts, answers, depths, batches, thread_counts)
     path = _path(model, random_weights, format)
     peers = open_peers(against or (), path, kv_format, batched=max(batches) > 1)
+    if random_weights:
+        _write_random(random_weights, format)
     with open_source(path) as source:
         check_context(max(case.context_len for case in cases), source.config.max_position_embeddings)
         with loading_bar(f"loading {path.name}") as progress:
@@ -135,18 +137,18 @@ def bench(
         profiles = _profiles(opened, measurement, say) if ops else {}
     loads.append(os.getloadavg()[0])
     names = {called: peer.name for called, peer in peers.items()}
-    if plot:
-        peer_name = next(iter(names.values())) if len(names) == 1 else "the best peer"
-        save_plot(plot, f"{path.name}, {measurement.isa}", figures, peer_name)
     if as_json:
         _show_json(path, measurement, profiles, names, loads)
-        return
-    _show_head(path, measurement, loads)
-    show_figures(figures)
-    for line in notes(figures, names):
-        typer.echo(line, err=True)
-    for name, rows in profiles.items():
-        show_ops(name, rows, next(figure for figure in figures if _profile_name(figure) == name))
+    else:
+        _show_head(path, measurement, loads)
+        show_figures(figures)
+        for line in notes(figures, names):
+            typer.echo(line, err=True)
+        for name, rows in profiles.items():
+            show_ops(name, rows, next(figure for figure in figures if _profile_name(figure) == name))
+    if plot:  # last: whatever is wrong with it costs no figures
+        peer_name = next(iter(names.values())) if len(names) == 1 else "the best peer"
+        save_plot(plot, f"{path.name}, {measurement.isa}", figures, peer_name)
 
 
 def numbers(name: str, text: str) -> list[int]:
@@ -161,7 +163,8 @@ def numbers(name: str, text: str) -> list[int]:
 
 
 def _path(model: str | None, size: str | None, format: str | None) -> Path:
-    from qwick.bench.random_weights import random_model
+    """Random weights may not be there yet."""
+    from qwick.bench.random_weights import random_path
     from qwick.store import find_model
 
     if size is None:
@@ -170,8 +173,14 @@ def _path(model: str | None, size: str | None, format: str | None) -> Path:
         return find_model(model or "pocket")
     if model is not None:
         raise UsageError(f"MODEL {model!a:.100} and --random-weights exclude each other; leave one of them out")
+    return random_path(size, format or DEFAULT_FORMAT)
+
+
+def _write_random(size: str, format: str | None) -> None:
+    from qwick.bench.random_weights import random_model
+
     with loading_bar(f"writing random weights of {size}") as progress:
-        return random_model(size, format or DEFAULT_FORMAT, progress)
+        random_model(size, format or DEFAULT_FORMAT, progress)
 
 
 class _Progress:
