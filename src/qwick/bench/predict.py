@@ -22,9 +22,9 @@ PROMPT_SHARE = 0.88  # the same: 0.82 to 0.97, 0.80 to 0.98, 0.80 to 0.90
 DELTA_SHARE = 0.45  # of the matrix rate: the delta rule's two passes over a state (docs/LOG.md)
 NARROW_COLS = 1536  # hidden sizes up to here count as narrow
 PROMPT_LEN = 512  # tokens of the prompt whose speed is predicted
-TOKENIZER_BYTES = 150 << 20  # the official vocabulary in the `tokenizers` library, while it is made
+TOKENIZER_BYTES = 150 << 20  # the whole vocabulary, while it is made: a long text needs it; a short one takes 8 MiB
 PROGRAM_BYTES = 60 << 20  # Python and the libraries
-TOKENIZER_SECONDS = 0.65  # beside the weights
+TOKENIZER_SECONDS = 0.06  # the part that a short prompt needs, beside the weights
 PROGRAM_SECONDS = 0.45  # Python, imports, the file's header, the template
 FIRST_PROMPT_LEN = 40  # a question of 20 tokens: so few take twice the time for each
 
