@@ -25,7 +25,8 @@ from qwick.model.packed import identity_of
 from qwick.model.source import open_source
 from qwick.ops.native import LAYOUT_VERSION, PACKED_PIECE_BYTES, NativeBackend, encode, packed_sums
 from qwick.weights import pack_cache
-from qwick.weights.pack_cache import Content, Identity, Pack, packs_folder, write_pack
+from qwick.weights.pack_cache import pack_path, packs_folder, write_pack
+from qwick.weights.pack_file import MAGIC, Content, Identity, Pack
 from tests.small_model import write_small_model
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +128,7 @@ def rewritten(path: Path, change: Callable[[dict[str, object]], object]) -> None
     header = json.loads(data[32 : 32 + length])
     text = json.dumps(change(header) or header).encode()
     digest = hashlib.blake2b(text, digest_size=16).digest()
-    start = pack_cache.MAGIC + len(text).to_bytes(8, "little") + digest + text
+    start = MAGIC + len(text).to_bytes(8, "little") + digest + text
     old_start, new_start = (-(-n // 4096) * 4096 for n in (32 + length, len(start)))
     path.write_bytes(start.ljust(new_start, b"\0") + data[old_start:])
 
@@ -236,7 +237,8 @@ def test_another_version_or_layout_is_another_identity(model_folder: Path) -> No
 
 WRITE_SLOWLY = """
 import sys
-from qwick.weights.pack_cache import Content, write_pack
+from qwick.weights.pack_cache import write_pack
+from qwick.weights.pack_file import Content
 from tests.weights.test_pack_cache import CONTENT, IDENTITY
 
 class Slow(dict[str, Content]):
@@ -366,7 +368,7 @@ def test_no_room_is_noticed_before_it_is_filled(
 
 def test_what_a_killed_process_left_counts_as_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
-    part = IDENTITY.path.with_suffix(".part")
+    part = pack_path(IDENTITY).with_suffix(".part")
     part.write_bytes(bytes(1 << 20))
 
     def usage(path: Path) -> object:

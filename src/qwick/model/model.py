@@ -15,7 +15,8 @@ from qwick.model.rope import RopeTable
 from qwick.model.source import LoadProgress, Source, open_source
 from qwick.ops.contract import Backend, Batch, CommitBatch, Program, Progress, Result, W
 from qwick.ops.native import NativeBackend, NativeWeight
-from qwick.weights.pack_cache import Identity, Pack, open_pack, warn_unusable
+from qwick.weights.pack_cache import open_pack, warn_unusable
+from qwick.weights.pack_file import Identity, Pack
 
 
 class Model(Generic[W]):

@@ -12,7 +12,8 @@ from qwick.model.qwen3_5 import Qwen3_5
 from qwick.model.source import Source
 from qwick.ops.contract import Progress
 from qwick.ops.native import LAYOUT_VERSION, PACKED_PIECE_BYTES, VERSION, NativeBackend, NativeWeight, packed_sums
-from qwick.weights.pack_cache import Content, Identity, Pack, write_pack
+from qwick.weights.pack_cache import write_pack
+from qwick.weights.pack_file import Content, Identity, Pack
 
 
 def identity_of(source: Source, format: Format | None) -> Identity:
