@@ -98,8 +98,14 @@ void Program::replay() {
     const bool prompt = std::any_of(batch_.spans.begin(), batch_.spans.end(),
                                     [](const RowSpan& span) { return span.role == Role::prompt; });
     const PoolRun pool_run(runtime_->pool, prompt ? runtime_->threads_batch : runtime_->threads);
-    Step step{
-        runtime_->dispatch.kernels, runtime_->pool, runtime_->cache.get(), batch_, scratch_, head_, buffers_.data()};
+    Step step{runtime_->dispatch.kernels,
+              runtime_->pool,
+              runtime_->cache.get(),
+              batch_,
+              scratch_,
+              head_,
+              head_spans_,
+              buffers_.data()};
     const auto begin = std::chrono::steady_clock::now();
     auto op_begin = begin;
     for (size_t i = 0; i < recording_.ops.size(); ++i) {

@@ -36,8 +36,9 @@ class Program {
     Program(const Program&) = delete;
     Program& operator=(const Program&) = delete;
 
-    // Throw KernelError, CapacityError; nothing was written to the cache then. One at a time per runtime (locked
-    // inside).
+    // Throw KernelError for what is malformed, and CapacityError for a batch that is too large, before anything is
+    // written to the cache. CapacityError also when memory ends on the way: the slots of the batch's runs, and their
+    // pages from the context on, then hold anything. One at a time per runtime (locked inside).
     void run(const BatchArrays& arrays);
     void commit(const int32_t* commits, int64_t count);
 
@@ -68,6 +69,7 @@ class Program {
     Batch batch_;
     Scratch scratch_;
     HeadResult head_;
+    std::vector<RowSpan> head_spans_;
     double replay_seconds_ = 0;
     uint64_t num_allocations_ = 0, num_sections_ = 0;
     std::vector<double> op_seconds_;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "arena.h"
 #include "batch.h"
@@ -31,9 +32,8 @@ class ResultMemory {
 };
 
 struct HeadResult {
-    ResultMemory logits;         // [wanted, vocab]
-    ResultMemory top;            // [wanted, top_k] ids (int32), then [wanted, top_k] logits, then [wanted] log-sum-exp
-    std::vector<RowSpan> spans;  // of the product under way; kept for its memory
+    ResultMemory logits;  // [wanted, vocab]
+    ResultMemory top;     // [wanted, top_k] ids (int32), then [wanted, top_k] logits, then [wanted] log-sum-exp
 };
 
 struct Step {
@@ -43,6 +43,7 @@ struct Step {
     const Batch& batch;
     Scratch& scratch;
     HeadResult& head;
+    std::vector<RowSpan>& head_spans;  // of the product under way; kept for its memory
     float* const* buffers;
 
     float* value(BufferId id) const { return buffers[id]; }

@@ -10,9 +10,9 @@
 namespace qwick {
 namespace {
 
-constexpr int64_t kBlock = 256;        // logits that share a bound: no one of them is larger
-constexpr int64_t kChunk = 2048;       // logits per partial maximum and sum; part of the log-sum-exp's definition
-constexpr int64_t kRowsTogether = 64;  // of logits in memory when only some of each row are asked for: 64 MB of 0.8B
+constexpr int64_t kBlock = 256;     // logits that share a bound: no one of them is larger
+constexpr int64_t kChunk = 2048;    // logits per partial maximum and sum; part of the log-sum-exp's definition
+constexpr int64_t kLogitRows = 64;  // in memory when only some of each row are asked for: 64 MB of 0.8B
 
 int64_t num_blocks(int64_t n) {
     return (n + kBlock - 1) / kBlock;
@@ -111,18 +111,20 @@ void top(Step& step, float* logits, int64_t first, int64_t count, int64_t n) {
     reduce(step, logits, count, n, all_bounds, partials);
     auto* ids = reinterpret_cast<int32_t*>(step.head.top.get(wanted * (2 * k + 1)));
     float* values = reinterpret_cast<float*>(ids) + wanted * k;
-    auto* order = step.scratch.get<int32_t>(step.pool.threads() * blocks);
-    auto* kept = step.scratch.get<Candidate>(step.pool.threads() * k);
+    // A place for each thread, or for each row where rows are fewer: k may be the vocabulary.
+    const int64_t places = std::min<int64_t>(count, step.pool.threads());
+    auto* order = step.scratch.get<int32_t>(places * blocks);
+    auto* kept = step.scratch.get<Candidate>(places * k);
     step.pool.for_each(count, [&](int64_t i, int thread) {
-        const int64_t row = first + i;
+        const int64_t row = first + i, place = places == count ? i : thread;
         float *x = logits + i * n, *bounds = all_bounds + i * blocks;
-        Candidate* best = kept + thread * k;
+        Candidate* best = kept + place * k;
         if (partials) values[wanted * k + row] = log_sum_exp(step.kernels, partials + i * chunks, chunks);
         // A lowered logit leaves its block's maximum a bound.
         edit(in, row, x, [&](int32_t id, float logit) {
             if (logit > bounds[id / kBlock]) bounds[id / kBlock] = logit;
         });
-        select(x, n, bounds, order + thread * blocks, k, best);
+        select(x, n, bounds, order + place * blocks, k, best);
         for (int64_t j = 0; j < k; ++j) {
             ids[row * k + j] = best[j].id;
             values[row * k + j] = best[j].logit;
@@ -137,17 +139,17 @@ void run(const HeadOp& op, Step& step) {
     const int64_t width = op.table.cols, n = op.table.rows;
     const float* x = step.value(op.x);
     float* all = in.top_k > 0 ? nullptr : step.head.logits.get(in.num_wanted * n);
-    for (int64_t first = 0; first < in.num_wanted; first += kRowsTogether) {
+    for (int64_t first = 0; first < in.num_wanted; first += kLogitRows) {
         step.scratch.reset();
-        const int64_t count = std::min(in.num_wanted - first, kRowsTogether);
+        const int64_t count = std::min(in.num_wanted - first, kLogitRows);
         float* rows = step.scratch.get<float>(count * width);
         for (int64_t i = 0; i < count; ++i) {
             std::memcpy(rows + i * width, x + in.wanted_rows[first + i] * width, width * sizeof(float));
         }
         float* logits = all ? all + first * n : step.scratch.get<float>(count * n);
         const Product product{op.table, nullptr, nullptr, logits};
-        step.head.spans.assign(1, {0, count, Role::decode});
-        multiply(step, rows, width, step.head.spans, &product, 1);
+        step.head_spans.assign(1, {0, count, Role::decode});
+        multiply(step, rows, width, step.head_spans, &product, 1);
         if (all) {
             step.pool.for_each(count, [&](int64_t i, int) { edit(in, first + i, logits + i * n, [](auto...) {}); });
         } else {

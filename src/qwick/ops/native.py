@@ -132,7 +132,8 @@ class Recorder:
 
 class NativeProgram:
     """A recorded network. `run` raises KernelError for a malformed batch and CapacityError for one that is too large,
-    before anything is computed; runs without tokens are malformed."""
+    before anything is computed; runs without tokens are malformed. CapacityError also when memory ends on the way: what
+    the cache holds of the batch's sequences is lost then."""
 
     def __init__(self, native: _kernels.Program) -> None:
         self._native = native
