@@ -10,11 +10,14 @@
 #include "blocks.h"
 #include "codec/codec.h"
 #include "errors.h"
+#include "hash.h"
 
 namespace qwick {
 namespace {
 
 constexpr int64_t kPieceBytes = 256 << 10;  // read, and regrouped out of L2
+
+constexpr int64_t kLine = 64;
 
 constexpr int kEnded = -1;
 
@@ -29,14 +32,9 @@ int read_all(int fd, uint8_t* target, int64_t bytes, int64_t offset) {
     return 0;
 }
 
-uint64_t mixed(uint64_t a, uint64_t b) {
-    const auto product = static_cast<unsigned __int128>(a) * b;
-    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
-}
-
 }  // namespace
 
-// After wyhash (Wang Yi, public domain), in four lanes: a multiplication for every 16 bytes.
+// As wyhash, in four lanes: a multiplication for every 16 bytes.
 uint64_t checksum(const uint8_t* data, int64_t bytes) {
     constexpr uint64_t kSecret[4] = {0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8ebc6af09c88c6e3, 0x589965cc75374cc3};
     uint64_t lanes[4] = {static_cast<uint64_t>(bytes), 1, 2, 3};
@@ -58,9 +56,10 @@ void FileReader::add(std::shared_ptr<Tensor> tensor, int fd, int64_t offset, Blo
     tensor->begin_fill(source);
     const int64_t rows = tensor->shape()[0], row_bytes = file_row_bytes(source, tensor->shape()[1]);
     const int64_t piece_rows = std::max<int64_t>(1, kPieceBytes / row_bytes / kTileRows) * kTileRows;
+    const int64_t needed = tensor->staging_bytes(source) + std::min(piece_rows, rows) * row_bytes;
+    buffer_bytes_ = std::max(buffer_bytes_, (needed + kLine - 1) / kLine * kLine);
     matrices_.push_back({std::move(tensor), fd, offset, source, row_bytes, piece_rows, num_pieces_, {}});
     num_pieces_ += (rows - 1) / piece_rows + 1;
-    buffer_bytes_ = std::max(buffer_bytes_, std::min(piece_rows, rows) * row_bytes);
 }
 
 void FileReader::add_packed(std::shared_ptr<Tensor> tensor, int fd, int64_t offset, std::vector<uint64_t> sums) {
@@ -88,8 +87,8 @@ FileReader::Failure FileReader::run(ThreadPool& pool, int threads) {
                               ? read_piece(matrix, piece - matrix.first_piece, buffers.data() + thread * buffer_bytes_)
                               : read_packed(matrix, piece - matrix.first_piece);
         if (error == 0) return;
-        error_ = error == kEnded ? 0 : error;
-        failed_index_ = index;
+        int64_t none = -1;  // the first failure is the one told of
+        if (failed_index_.compare_exchange_strong(none, index)) error_ = error == kEnded ? 0 : error;
     });
     if (failed_index_ >= 0 || stopped_) return {failed_index_, error_};
     for (const Matrix& matrix : matrices_) matrix.tensor->end_fill();
@@ -108,9 +107,10 @@ int FileReader::read_packed(const Matrix& m, int64_t piece) {
 
 int FileReader::read_piece(const Matrix& m, int64_t piece, uint8_t* buffer) {
     const int64_t first = piece * m.piece_rows, count = std::min(m.piece_rows, m.tensor->shape()[0] - first);
-    if (const int error = read_all(m.fd, buffer, count * m.row_bytes, m.offset + first * m.row_bytes)) return error;
+    uint8_t* rows = buffer + m.tensor->staging_bytes(m.source);
+    if (const int error = read_all(m.fd, rows, count * m.row_bytes, m.offset + first * m.row_bytes)) return error;
     for (int64_t row = 0; row < count; row += kTileRows) {
-        m.tensor->store_rows(first + row, std::min(count - row, kTileRows), buffer + row * m.row_bytes, m.source);
+        m.tensor->store_rows(first + row, std::min(count - row, kTileRows), rows + row * m.row_bytes, m.source, buffer);
     }
     bytes_read_ += count * m.row_bytes;
     return 0;

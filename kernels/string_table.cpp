@@ -5,6 +5,7 @@
 #include <random>
 
 #include "errors.h"
+#include "hash.h"
 
 namespace qwick {
 namespace {
@@ -15,12 +16,7 @@ uint64_t random_seed() {
     return uint64_t{random()} << 32 | random();
 }
 
-uint64_t mixed(uint64_t a, uint64_t b) {
-    const auto product = static_cast<unsigned __int128>(a) * b;
-    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
-}
-
-// After wyhash (Wang Yi, public domain): a multiplication for every 8 bytes.
+// As wyhash: a multiplication for every 8 bytes.
 uint64_t hash_of(std::string_view text, uint64_t seed) {
     uint64_t state = seed ^ text.size();
     size_t at = 0;

@@ -75,8 +75,16 @@ void Tensor::check_window(int64_t first, int64_t count, BlockType source) const 
     }
 }
 
+// Rows of a foreign format pass through floats, and those of a tile of blocks through their encoding.
+int64_t Tensor::staging_bytes(BlockType source) const {
+    const BlockType own = block_type_of(weight_.family);
+    const int64_t values = weight_.cols * static_cast<int64_t>(sizeof(float));
+    if (!is_blocks(weight_.family)) return own == source ? 0 : values;
+    return family_of(source) == weight_.family ? 0 : values + kTileRows * file_row_bytes(own, weight_.cols);
+}
+
 // A family of single values: row by row.
-void Tensor::store_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source) {
+void Tensor::store_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source, uint8_t* staging) {
     const BlockType own = block_type_of(weight_.family);
     const int64_t cols = weight_.cols, row_bytes = file_row_bytes(own, cols), given = file_row_bytes(source, cols);
     auto* out = reinterpret_cast<uint8_t*>(bytes_) + first * row_bytes;
@@ -84,33 +92,33 @@ void Tensor::store_values(int64_t first, int64_t count, const uint8_t* rows, Blo
         std::memcpy(out, rows, count * row_bytes);
         return;
     }
-    std::vector<float> values(cols);
+    auto* values = reinterpret_cast<float*>(staging);
     for (int64_t i = 0; i < count; ++i) {
-        decode_file_row(source, rows + i * given, cols, values.data());
-        encode_row(own, values.data(), cols, out + i * row_bytes);
+        decode_file_row(source, rows + i * given, cols, values);
+        encode_row(own, values, cols, out + i * row_bytes);
     }
 }
 
 // A family of blocks, rows of one tile.
-void Tensor::store_blocks(int64_t first, int64_t count, const uint8_t* rows, BlockType source) {
+void Tensor::store_blocks(int64_t first, int64_t count, const uint8_t* rows, BlockType source, uint8_t* staging) {
     const bool kept = family_of(source) == weight_.family;
     const BlockType own = kept ? source : block_type_of(weight_.family);
     const int64_t cols = weight_.cols, row_bytes = file_row_bytes(own, cols), given = file_row_bytes(source, cols);
-    std::vector<float> values(kept ? 0 : cols);
-    std::vector<uint8_t> encoded(kept ? 0 : count * row_bytes);
+    auto* values = reinterpret_cast<float*>(staging);
+    uint8_t* encoded = kept ? nullptr : staging + cols * sizeof(float);
     for (int64_t i = 0; !kept && i < count; ++i) {
-        decode_file_row(source, rows + i * given, cols, values.data());
-        encode_row(own, values.data(), cols, encoded.data() + i * row_bytes);
+        decode_file_row(source, rows + i * given, cols, values);
+        encode_row(own, values, cols, encoded + i * row_bytes);
     }
-    regroup(own, kept ? rows : encoded.data(), weight_, first % kTileRows, count,
+    regroup(own, kept ? rows : encoded, weight_, first % kTileRows, count,
             reinterpret_cast<uint8_t*>(bytes_) + first / kTileRows * memory_bytes(weight_.family, kTileRows, cols));
 }
 
-void Tensor::store_rows(int64_t first, int64_t count, const uint8_t* rows, BlockType source) {
+void Tensor::store_rows(int64_t first, int64_t count, const uint8_t* rows, BlockType source, uint8_t* staging) {
     if (is_blocks(weight_.family)) {
-        store_blocks(first, count, rows, source);
+        store_blocks(first, count, rows, source, staging);
     } else {
-        store_values(first, count, rows, source);
+        store_values(first, count, rows, source, staging);
     }
 }
 
@@ -119,10 +127,12 @@ void Tensor::write(int64_t first, int64_t count, const uint8_t* rows, BlockType 
     if (count == 0) return;
     const PoolRun run(pool, threads);
     const int64_t given = file_row_bytes(source, weight_.cols), first_tile = first / kTileRows, end = first + count;
-    pool.for_each((end - 1) / kTileRows + 1 - first_tile, [&](int64_t item, int) {
+    const int64_t staged = staging_bytes(source);
+    std::vector<uint8_t> staging(staged * pool.threads());
+    pool.for_each((end - 1) / kTileRows + 1 - first_tile, [&](int64_t item, int thread) {
         const int64_t begin = std::max(first, (first_tile + item) * kTileRows);
         const int64_t stop = std::min(end, (first_tile + item + 1) * kTileRows);
-        store_rows(begin, stop - begin, rows + (begin - first) * given, source);
+        store_rows(begin, stop - begin, rows + (begin - first) * given, source, staging.data() + thread * staged);
     });
     next_row_ += count;
 }

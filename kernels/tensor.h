@@ -25,9 +25,12 @@ class Tensor {
     // kept without loss, others are decoded and encoded anew. Windows come in ascending order and leave no gap.
     void write(int64_t first, int64_t count, const uint8_t* rows, BlockType source, ThreadPool& pool, int threads);
     // The same in two steps, for who fills all rows from several threads: between the two, each tile of 16 rows is
-    // stored once, by one thread. Nothing reads the tensor before end_fill().
+    // stored once, by one thread. Nothing reads the tensor before end_fill(). `staging`: staging_bytes(source) of
+    // memory for the caller's thread, aligned for floats.
     void begin_fill(BlockType source) const { check_window(0, weight_.rows, source); }
-    void store_rows(int64_t first, int64_t count, const uint8_t* rows, BlockType source);  // within one tile
+    int64_t staging_bytes(BlockType source) const;
+    // Within one tile. Throws nothing.
+    void store_rows(int64_t first, int64_t count, const uint8_t* rows, BlockType source, uint8_t* staging);
     void end_fill() { next_row_ = weight_.rows; }
     // Rows as they are in memory: out [count, cols].
     void decode_rows(int64_t first, int64_t count, float* out) const;
@@ -42,8 +45,8 @@ class Tensor {
 
   private:
     void check_window(int64_t first, int64_t count, BlockType source) const;
-    void store_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source);
-    void store_blocks(int64_t first, int64_t count, const uint8_t* rows, BlockType source);
+    void store_values(int64_t first, int64_t count, const uint8_t* rows, BlockType source, uint8_t* staging);
+    void store_blocks(int64_t first, int64_t count, const uint8_t* rows, BlockType source, uint8_t* staging);
 
     std::string name_;
     std::vector<int64_t> shape_;
