@@ -21,8 +21,14 @@ void count_allocation() {
 
 }  // namespace qwick
 
-// The extension's own operator new, over the same malloc as everybody's. The sanitizer brings one that it must see.
-#if !defined(__SANITIZE_ADDRESS__)
+// The extension's own operator new, over the same malloc as everybody's and not exported (exports.map): what libstdc++
+// allocates within itself, as for long strings, is not counted. The sanitizer brings one that it must see.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define QWICK_SANITIZED
+#endif
+#endif
+#if !defined(__SANITIZE_ADDRESS__) && !defined(QWICK_SANITIZED)
 
 void* operator new(size_t size) {
     qwick::count_allocation();
@@ -34,11 +40,23 @@ void* operator new(size_t size) {
     }
 }
 
+void* operator new[](size_t size) {
+    return operator new(size);
+}
+
 void operator delete(void* memory) noexcept {
     std::free(memory);
 }
 
 void operator delete(void* memory, size_t) noexcept {
+    std::free(memory);
+}
+
+void operator delete[](void* memory) noexcept {
+    std::free(memory);
+}
+
+void operator delete[](void* memory, size_t) noexcept {
     std::free(memory);
 }
 

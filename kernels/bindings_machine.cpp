@@ -7,6 +7,7 @@
 #include <atomic>
 #include <memory>
 
+#include "allocations.h"
 #include "arena.h"
 #include "dispatch.h"
 #include "measure/read_stream.h"
@@ -65,6 +66,7 @@ void bind_machine(nb::module_& m) {
         return std::pair(found.count, found.reason);
     });
     m.def("most_thread_count", &most_thread_count);
+    m.def("num_allocations", &num_allocations);
     m.def("stress_pool", &stress_pool, "threads"_a, "jobs"_a, "items"_a, nb::call_guard<nb::gil_scoped_release>());
     m.def("section_costs", &section_costs, "threads"_a, "count"_a, nb::call_guard<nb::gil_scoped_release>());
     m.def("available_memory", &available_memory);

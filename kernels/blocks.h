@@ -49,21 +49,21 @@ struct BlockTraits {
     bool has_min = false;
     bool bf16_scale = false;
 
-    constexpr bool is_signed() const { return bits == 8 || codes != Codes::number; }
-    constexpr int64_t num_subs() const { return len / sub_len; }
+    QWICK_INLINE bool is_signed() const { return bits == 8 || codes != Codes::number; }
+    QWICK_INLINE int64_t num_subs() const { return len / sub_len; }
     // Offsets in a block, and its size, in bytes.
-    constexpr int64_t min_at() const { return 2 * kTileRows; }
-    constexpr int64_t scales_at() const { return (has_min ? 4 : 2) * kTileRows; }
-    constexpr int64_t sub_mins_at() const { return scales_at() + num_subs() * kTileRows; }  // SubScales::bytes
-    constexpr int64_t quants_at() const {
+    QWICK_INLINE int64_t min_at() const { return 2 * kTileRows; }
+    QWICK_INLINE int64_t scales_at() const { return (has_min ? 4 : 2) * kTileRows; }
+    QWICK_INLINE int64_t sub_mins_at() const { return scales_at() + num_subs() * kTileRows; }  // SubScales::bytes
+    QWICK_INLINE int64_t quants_at() const {
         const int64_t six_bits = 3 * kGroupBytes, bytes = (has_min ? 2 : 1) * num_subs() * kTileRows;
         return scales_at() + (sub_scales == SubScales::none ? 0 : sub_scales == SubScales::six_bits ? six_bits : bytes);
     }
-    constexpr int64_t group_bytes() const { return bits * kGroupBytes; }  // of 32 columns
-    constexpr int64_t bytes() const { return quants_at() + len / 32 * group_bytes(); }
+    QWICK_INLINE int64_t group_bytes() const { return bits * kGroupBytes; }  // of 32 columns
+    QWICK_INLINE int64_t bytes() const { return quants_at() + len / 32 * group_bytes(); }
 };
 
-constexpr BlockTraits traits_of(Family family) {
+QWICK_INLINE BlockTraits traits_of(Family family) {
     constexpr SubScales none = SubScales::none, six_bits = SubScales::six_bits, bytes = SubScales::bytes;
     switch (family) {
         case Family::i8:

@@ -18,7 +18,10 @@ enum class Family : int32_t { f32, bf16, f16, i8, u4, u4m, u5, u5m, t4, t4e, u4k
 constexpr int kNumFamilies = 15;
 constexpr const char* kFamilyNames[kNumFamilies] = {"f32", "bf16", "f16", "i8",  "u4",  "u4m", "u5", "u5m",
                                                     "t4",  "t4e",  "u4k", "u5k", "u6k", "u4s", "t4k"};
-constexpr bool is_blocks(Family family) {
+// Of functions that files of an instruction set share with others: no copy of their own for the linker to choose among.
+#define QWICK_INLINE [[gnu::always_inline]] constexpr
+
+QWICK_INLINE bool is_blocks(Family family) {
     return family >= Family::i8;
 }
 

@@ -33,7 +33,7 @@ struct ValueGroup {  // 32 dimensions of 64 keys
 };
 
 // Bytes of the keys of a block, and of the values: head_dim a multiple of 16, for q8_0 of 32.
-constexpr int64_t kv_block_bytes(KvFormat format, int64_t head_dim) {
+QWICK_INLINE int64_t kv_block_bytes(KvFormat format, int64_t head_dim) {
     if (format == KvFormat::q8_0) return head_dim / kKvGroup * static_cast<int64_t>(sizeof(ValueGroup));
     return kBlockLen * head_dim * (format == KvFormat::f32 ? 4 : 2);
 }
@@ -44,10 +44,10 @@ constexpr float kLargestWord = 32767;
 constexpr float kSmallestWords = 1e-33f;  // a largest value below would give a subnormal scale
 
 // Index of a value in a block of f32, f16 or bf16.
-constexpr int64_t key_at(int64_t key, int64_t dim, int64_t head_dim) {
+QWICK_INLINE int64_t key_at(int64_t key, int64_t dim, int64_t head_dim) {
     return (key / kTileKeys * head_dim + dim) * kTileKeys + key % kTileKeys;
 }
-constexpr int64_t value_at(int64_t key, int64_t dim) {
+QWICK_INLINE int64_t value_at(int64_t key, int64_t dim) {
     return (dim / kTileDims * kBlockLen + key) * kTileDims + dim % kTileDims;
 }
 

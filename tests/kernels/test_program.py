@@ -1,6 +1,7 @@
 """Programs refuse what they cannot run, at recording and for each batch, and never crash."""
 
 import contextlib
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qwick import _kernels
 from qwick.errors import CapacityError, KernelError
 from qwick.formats import F32, Q8_0
 from qwick.ops.contract import Batch, Commit, CommitBatch, Outputs, Role, Run
@@ -223,6 +225,13 @@ def test_a_step_as_large_as_one_before_allocates_nothing():
     other.commit.run(CommitBatch((Commit(1, 3, 60),)))
     other.commit.run(CommitBatch((Commit(1, 1, 60),)))
     assert other.commit.num_allocations == 0
+
+
+@pytest.mark.skipif("QWICK_SANITIZED" in os.environ, reason="the sanitizer brings an operator new of its own")
+def test_memory_of_the_heap_is_counted_too():
+    before = _kernels.num_allocations()
+    _kernels.leaves.round_bf16("scalar", np.ones(1, np.float32))
+    assert _kernels.num_allocations() > before
 
 
 def test_one_thread_has_no_parallel_sections(opened):

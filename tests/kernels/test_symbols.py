@@ -4,16 +4,22 @@ An inline function of a shared header becomes a weak symbol in every object that
 them. Kept from an AVX-512 object, it would crash the CPUs that only ever asked for the scalar kernels.
 """
 
+import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from qwick import _kernels
+
 ROOT = Path(__file__).parents[2]
 # Of the real build: sanitizers add symbols of their own (build/sanitize).
 OBJECTS = sorted(ROOT.glob("build/cp*/CMakeFiles/qwick_kernels.dir/kernels/*/*_avx*.cpp.o"))
+COMMANDS = sorted(ROOT.glob("build/cp*/compile_commands.json"))
 ENTRY = re.compile(r"qwick::(avx2|avx_vnni|avx512|avx512_vnni)::fill_\w+\(qwick::Kernels&\)")
 
 
@@ -24,19 +30,49 @@ def symbols(path: Path) -> list[tuple[str, str]]:
     return [(kind, name) for kind, name in rows if kind not in "abdrtnN?"]
 
 
-@pytest.mark.skipif(shutil.which("nm") is None, reason="nm (binutils) is not installed")
-@pytest.mark.skipif(not OBJECTS, reason="no object files under build/: run `make build`")
+def assert_defines_only_entries(path: Path) -> None:
+    visible = [(kind, name) for kind, name in symbols(path) if kind != "U"]
+    assert visible, f"{path} defines nothing"
+    for kind, name in visible:
+        assert kind == "T", f"{path}: weak or shared symbol {kind} {name}"
+        assert ENTRY.fullmatch(name), f"{path}: {name} is visible outside its file"
+
+
+needs_nm = pytest.mark.skipif(shutil.which("nm") is None, reason="nm (binutils) is not installed")
+needs_build = pytest.mark.skipif(not OBJECTS, reason="no object files under build/: run `make build`")
+
+
+@needs_nm
+@needs_build
 def test_isa_objects_define_only_their_entry_points():
     for path in OBJECTS:
-        visible = [(kind, name) for kind, name in symbols(path) if kind != "U"]
-        assert visible, f"{path} defines nothing"
-        for kind, name in visible:
-            assert kind == "T", f"{path}: weak or shared symbol {kind} {name}"
-            assert ENTRY.fullmatch(name), f"{path}: {name} is visible outside its file"
+        assert_defines_only_entries(path)
 
 
-@pytest.mark.skipif(shutil.which("nm") is None, reason="nm (binutils) is not installed")
-@pytest.mark.skipif(not OBJECTS, reason="no object files under build/: run `make build`")
+@needs_nm
+@pytest.mark.skipif(not COMMANDS, reason="nothing was built under build/: run `make build`")
+@pytest.mark.parametrize("name", ["attention_avx2.cpp", "codec_avx2.cpp"])  # they include the headers that all share
+def test_that_does_not_hang_on_what_the_optimiser_inlines(tmp_path, name):
+    entry = next((e for e in json.loads(COMMANDS[-1].read_text()) if e["file"].endswith("/" + name)), None)
+    if entry is None:
+        pytest.skip("this machine builds no AVX2")
+    command = [argument for argument in shlex.split(entry["command"]) if not argument.startswith("-O")]
+    command[command.index("-o") + 1] = str(tmp_path / "plain.o")
+    subprocess.run([*command, "-O0"], check=True, cwd=entry["directory"])
+    assert_defines_only_entries(tmp_path / "plain.o")
+
+
+@needs_nm
+@pytest.mark.skipif("QWICK_SANITIZED" in os.environ, reason="sanitizers export symbols of their own")
+def test_the_extension_exports_its_entry_only():
+    listing = subprocess.run(
+        ["nm", "-D", "--defined-only", _kernels.__file__], check=True, capture_output=True, text=True
+    )
+    assert {line.split()[-1] for line in listing.stdout.splitlines()} == {"PyInit__kernels"}
+
+
+@needs_nm
+@needs_build
 def test_isa_objects_call_nothing_but_memory_copies():
     allowed = re.compile(r"mem(cpy|set|move)|__stack_chk_fail|_GLOBAL_OFFSET_TABLE_")
     for path in OBJECTS:
