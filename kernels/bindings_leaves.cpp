@@ -57,10 +57,11 @@ Out rms_norm(const std::string& isa, const In<float, 1>& x, const In<float, 1>& 
     return out.array;
 }
 
-Out l2_norm(const std::string& isa, const In<float, 1>& x, float scale) {
+Out l2_norm(const std::string& isa, const In<float, 1>& x, float scale, bool in_place) {
     require(x.size() % 16 == 0, "n is a multiple of 16");
     Made<float> out({x.size()});
-    kernels_of(isa).l2_norm(x.data(), x.size(), scale, out.data);
+    if (in_place) std::copy_n(x.data(), x.size(), out.data);
+    kernels_of(isa).l2_norm(in_place ? out.data : x.data(), x.size(), scale, out.data);
     return out.array;
 }
 
@@ -104,11 +105,13 @@ auto delta_run(const std::string& isa, const In<float, 1>& state, const In<float
 // keys, values: blocks as store_kv makes them. Returns the new m, l, acc.
 auto attend_block(const std::string& isa, const std::string& kv_format, const In<float, 2>& query,
                   const In<uint8_t, 1>& keys, const In<uint8_t, 1>& values, const In<int32_t, 1>& visible,
-                  const In<float, 1>& m, const In<float, 1>& l, const In<float, 2>& acc) {
+                  const In<float, 1>& m, const In<float, 1>& l, const In<float, 2>& acc, bool with_next) {
     const Kernels kernels = kernels_of(isa);
     const KvFormat format = kv_format_named(kv_format);
     const size_t rows = query.shape(0), head_dim = query.shape(1), bytes = kv_block_bytes(format, head_dim);
-    require(head_dim % 16 == 0 && keys.size() == bytes && values.size() == bytes, "keys and values are blocks");
+    require(
+        head_dim % (format == KvFormat::q8_0 ? kKvGroup : 16) == 0 && keys.size() == bytes && values.size() == bytes,
+        "keys and values are blocks");
     require(visible.size() == rows && m.size() == rows && l.size() == rows && acc.size() == rows * head_dim,
             "rows agree");
     for (size_t r = 0; r < rows; ++r) require(0 <= visible.data()[r] && visible.data()[r] <= 64, "at most 64 keys");
@@ -119,9 +122,11 @@ auto attend_block(const std::string& isa, const std::string& kv_format, const In
     }
     std::vector<uint8_t> block(keys.data(), keys.data() + bytes);
     block.insert(block.end(), values.data(), values.data() + bytes);
+    const std::vector<uint8_t> next(block.size());  // to read ahead into
     const auto count = static_cast<int64_t>(rows), dim = static_cast<int64_t>(head_dim);
     kernels.attend_block[static_cast<int>(format)](
-        {count, dim, loaded.data, visible.data(), new_m.data, new_l.data, new_acc.data}, {block.data(), nullptr});
+        {count, dim, loaded.data, visible.data(), new_m.data, new_l.data, new_acc.data},
+        {block.data(), with_next ? next.data() : nullptr});
     return std::tuple(new_m.array, new_l.array, new_acc.array);
 }
 
@@ -161,13 +166,13 @@ void bind_leaves(nb::module_& module) {
     bind_linear(leaves);
     leaves.def("elementwise", elementwise, "isa"_a, "name"_a, "a"_a, "b"_a);
     leaves.def("rms_norm", rms_norm, "isa"_a, "x"_a, "w"_a, "eps"_a, "gate"_a = nb::none());
-    leaves.def("l2_norm", l2_norm, "isa"_a, "x"_a, "scale"_a);
+    leaves.def("l2_norm", l2_norm, "isa"_a, "x"_a, "scale"_a, "in_place"_a = false);
     leaves.def("norm_rope", norm_rope, "isa"_a, "x"_a, "w"_a, "eps"_a, "cos"_a, "sin"_a);
     leaves.def("conv_silu", conv_silu, "isa"_a, "rows"_a, "taps"_a);
     leaves.def("delta_run", delta_run, "isa"_a, "state"_a, "q"_a, "k"_a, "v"_a, "g"_a, "beta"_a, "v_begin"_a,
                "v_end"_a);
     leaves.def("attend_block", attend_block, "isa"_a, "kv_format"_a, "query"_a, "keys"_a, "values"_a, "visible"_a,
-               "m"_a, "l"_a, "acc"_a);
+               "m"_a, "l"_a, "acc"_a, "with_next"_a = true);
     leaves.def("store_kv", store_kv, "isa"_a, "kv_format"_a, "x"_a, "values"_a);
     leaves.def("max_value", max_value, "isa"_a, "x"_a);
     leaves.def("sum_exp", sum_exp, "isa"_a, "x"_a, "max"_a);

@@ -94,7 +94,8 @@ struct Kernels {
     void (*sigmoid_mul)(const float* gate, const float* x, int64_t n, float* out);  // sigmoid(gate) * x
     void (*rms_norm)(const float* x, const float* w, float eps, int64_t n, float* out);
     void (*gated_rms_norm)(const float* x, const float* gate, const float* w, float eps, int64_t n, float* out);
-    void (*l2_norm)(const float* x, int64_t n, float scale, float* out);  // x * rsqrt(sum(x^2) + 1e-6) * scale
+    // out = x * rsqrt(sum(x^2) + 1e-6) * scale; it may be x.
+    void (*l2_norm)(const float* x, int64_t n, float scale, float* out);
     // RMS-normalise one head, rotate its first rotary_dim values (pairs d, d + rotary_dim / 2).
     void (*norm_rope)(const float* x, const float* w, float eps, const float* cos, const float* sin, int64_t head_dim,
                       int64_t rotary_dim, float* out);

@@ -46,6 +46,8 @@ def test_leaves_come_from_the_forced_isa_or_from_below(isa):
     if isa == "avx_vnni":
         assert choice["dots.u4k"] == "avx_vnni"
         assert choice["dots.bf16"] == choice["panel_product"] == "avx2"
+    if ALL.index(isa) >= ALL.index("avx512"):
+        assert "avx_vnni" not in choice.values()
     if isa == "avx512":
         assert choice["dots.u4k"] == choice["dots.bf16"] == "avx512"
     if isa in ("avx512_vnni", "avx512_bf16", "amx"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from qwick._kernels import leaves
+from qwick.errors import KernelError
 from tests.kernels.kv_blocks import KV_FORMATS, decoded, read_block
 
 UNIT = 2.0**-24  # unit roundoff of f32
@@ -95,6 +96,29 @@ def test_a_row_has_the_same_bits_alone_and_among_others(isa, kv_format):
         alone = leaves.attend_block(isa, kv_format, query[one], *block, visible[one], *(a[one] for a in carried))
         for mine, shared in zip(alone, together, strict=True):
             np.testing.assert_array_equal(mine, shared[one])
+
+
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("head_dim", [32, 96, 256])
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_what_is_read_ahead_changes_nothing(isa, kv_format, head_dim, rows):
+    rng = np.random.default_rng(5)
+    query, keys = (rng.standard_normal((n, head_dim)).astype(np.float32) for n in (rows, 64))
+    for seen in (1, 64):
+        block, visible = blocks(isa, kv_format, keys, keys), np.full(rows, seen, np.int32)
+        ahead, alone = (
+            leaves.attend_block(isa, kv_format, query, *block, visible, *start(rows, head_dim), with_next=with_next)
+            for with_next in (True, False)
+        )
+        for a, b in zip(ahead, alone, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_blocks_of_q8_0_have_whole_groups(isa):
+    block = np.zeros(64 * 34, np.uint8)  # of head_dim 32, as many bytes as the integer quotient gives for 48
+    query, visible = np.ones((1, 48), np.float32), np.ones(1, np.int32)
+    with pytest.raises(KernelError, match="contract"):
+        leaves.attend_block(isa, "q8_0", query, block, block, visible, *start(1, 48))
 
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
