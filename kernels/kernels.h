@@ -87,7 +87,6 @@ struct Kernels {
                           float* y, int64_t ldy);
 
     // --- elementwise and norms
-    // -----------------------------------------------------------------------------------------
     void (*decode_row[kNumFamilies])(const Weight& w, int64_t row, float* out);  // exact (not bf16-rounded)
     void (*add)(const float* a, const float* b, int64_t n, float* out);
     void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);    // silu(gate) * up
@@ -101,9 +100,8 @@ struct Kernels {
                       int64_t rotary_dim, float* out);
 
     // --- recurrent layers
-    // ---------------------------------------------------------------------------------------------- out[c] =
-    // silu(sum_i taps[i * ldt + c] * rows[i][c]) for c < channels, i ascending; rows[num_taps - 1] is the current
-    // token.
+    // out[c] = silu(sum_i taps[i * ldt + c] * rows[i][c]) for c < channels, i ascending; rows[num_taps - 1] is the
+    // current token.
     void (*conv_silu)(const float* const* rows, const float* taps, int64_t ldt, int64_t num_taps, int64_t channels,
                       float* out);
     // The delta rule over num_tokens tokens for v lanes [v_begin, v_end) of one head; both multiples of kDeltaTile.
@@ -126,7 +124,6 @@ struct Kernels {
     void (*store_value[kNumKvFormats])(const float* x, int64_t head_dim, int64_t key, void* values);
 
     // --- head
-    // ----------------------------------------------------------------------------------------------------------
     float (*max_value)(const float* x, int64_t n);
     float (*sum_exp)(const float* x, int64_t n, float max);  // sum exp(x - max)
 };

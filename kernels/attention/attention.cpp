@@ -185,7 +185,11 @@ struct Tasks {
         joins = step.scratch.get<Task>(step.batch.runs.size() * op.heads.num_kv);
         for (const Run& run : step.batch.runs) {
             for (int64_t head = 0; head < op.heads.num_kv; ++head) {
-                is_short(run) ? add_splits(run, head, op.heads, step) : add_groups(run, head);
+                if (is_short(run)) {
+                    add_splits(run, head, op.heads, step);
+                } else {
+                    add_groups(run, head);
+                }
             }
         }
     }

@@ -52,7 +52,7 @@ void fill_attention(Kernels& table) {
     fill_format<float>(table);
     fill_format<F16>(table);
     fill_format<Bf16>(table);
-    fill_format<Groups>(table);
+    fill_format<Q8Groups>(table);
 }
 
 }  // namespace qwick::scalar

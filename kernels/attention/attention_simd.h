@@ -12,7 +12,7 @@
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-constexpr int kRowsTogether = 4;
+constexpr int kQueriesTogether = 4;
 
 // Scores become weights exp(score - m), 0 after the visible ones. Returns what acc must be multiplied by.
 inline float weigh(float* scores, int64_t visible, float* m, float* l) {
@@ -39,7 +39,7 @@ constexpr KvFormat kFormat<F16> = KvFormat::f16;
 template <>
 constexpr KvFormat kFormat<Bf16> = KvFormat::bf16;
 template <>
-constexpr KvFormat kFormat<Groups> = KvFormat::q8_0;
+constexpr KvFormat kFormat<Q8Groups> = KvFormat::q8_0;
 
 // Rows [r, r + R), each of which sees at least one key.
 template <int R, class Stored>
@@ -52,12 +52,12 @@ void attend_rows(const AttendRows& rows, int64_t r, const KvBlock& block) {
     const auto* keys = static_cast<const Stored*>(block.data);
     const int64_t bytes = kv_block_bytes(kFormat<Stored>, rows.head_dim);
     const auto* values = reinterpret_cast<const Stored*>(static_cast<const char*>(block.data) + bytes);
-    const Stretch stretch = stretch_of(block, bytes, piece_bytes<R>(values), r + R < rows.count);
-    score_rows<R>(rows.query + r * rows.head_dim, keys, most, rows.head_dim, scores, stretch);
+    const ReadAhead read_ahead = read_ahead_of(block, bytes, piece_bytes<R>(values), r + R < rows.count);
+    score_rows<R>(rows.query + r * rows.head_dim, keys, most, rows.head_dim, scores, read_ahead);
     for (int i = 0; i < R; ++i) {
         corrections[i] = weigh(scores + i * kBlockLen, visible[i], rows.m + r + i, rows.l + r + i);
     }
-    add_visible<R>(values, scores, visible, rows.head_dim, corrections, rows.acc + r * rows.head_dim, stretch);
+    add_visible<R>(values, scores, visible, rows.head_dim, corrections, rows.acc + r * rows.head_dim, read_ahead);
 }
 
 // `count` <= R rows from r on.
@@ -72,8 +72,8 @@ template <class Stored>
 void attend_block(const AttendRows& rows, const KvBlock& block) {
     for (int64_t r = 0; r < rows.count;) {
         int64_t count = 0;
-        while (count < kRowsTogether && r + count < rows.count && rows.visible[r + count] > 0) ++count;
-        attend_up_to<kRowsTogether, Stored>(count, rows, r, block);
+        while (count < kQueriesTogether && r + count < rows.count && rows.visible[r + count] > 0) ++count;
+        attend_up_to<kQueriesTogether, Stored>(count, rows, r, block);
         r += count > 0 ? count : 1;
     }
 }
@@ -93,7 +93,7 @@ void fill_attention(Kernels& table) {
     fill_format<float>(table);
     fill_format<F16>(table);
     fill_format<Bf16>(table);
-    fill_format<Groups>(table);
+    fill_format<Q8Groups>(table);
 }
 
 }  // namespace qwick::ISA_NAMESPACE

@@ -45,17 +45,17 @@ inline void score_tiles(const float* query, const Stored* keys, int64_t head_dim
 // Of the first num_keys keys, and of whatever lies behind them up to a multiple of 16.
 template <int R, class Stored>
 void score_rows(const float* query, const Stored* keys, int64_t num_keys, int64_t head_dim, float* scores,
-                const Stretch& stretch) {
+                const ReadAhead& read_ahead) {
     constexpr int T = kTilesTogether<R>;
     const int64_t tile = head_dim * kTileKeys;
     int64_t key = 0;
     for (; key + (T - 1) * kTileKeys < num_keys; key += T * kTileKeys) {
         const int64_t t = key / kTileKeys;
-        score_tiles<R, T>(query, keys + t * tile, head_dim, scores + key, stretch.after(keys + t * tile));
+        score_tiles<R, T>(query, keys + t * tile, head_dim, scores + key, read_ahead.address_after(keys + t * tile));
     }
     for (; key < num_keys; key += kTileKeys) {
         const int64_t t = key / kTileKeys;
-        score_tiles<R, 1>(query, keys + t * tile, head_dim, scores + key, stretch.after(keys + t * tile));
+        score_tiles<R, 1>(query, keys + t * tile, head_dim, scores + key, read_ahead.address_after(keys + t * tile));
     }
 }
 
@@ -89,18 +89,18 @@ inline void value_tiles(const Stored* values, const float* weights, int64_t begi
 
 template <int R, class Stored>
 void add_values(const Stored* values, const float* weights, int64_t begin, int64_t end, int64_t head_dim,
-                const float* factors, float* acc, const Stretch& stretch) {
+                const float* factors, float* acc, const ReadAhead& read_ahead) {
     constexpr int T = kTilesTogether<R>;
     constexpr int64_t kTile = kBlockLen * kTileDims;
     const int64_t num_tiles = head_dim / kTileDims;
     int64_t t = 0;
     for (; t + T <= num_tiles; t += T) {
         value_tiles<R, T>(values + t * kTile, weights, begin, end, head_dim, factors, acc + t * kTileDims,
-                          stretch.after(values + t * kTile));
+                          read_ahead.address_after(values + t * kTile));
     }
     for (; t < num_tiles; ++t) {
         value_tiles<R, 1>(values + t * kTile, weights, begin, end, head_dim, factors, acc + t * kTileDims,
-                          stretch.after(values + t * kTile));
+                          read_ahead.address_after(values + t * kTile));
     }
 }
 
@@ -108,14 +108,15 @@ void add_values(const Stored* values, const float* weights, int64_t begin, int64
 // zero would not silence a NaN.
 template <int R, class Stored>
 void add_visible(const Stored* values, const float* weights, const int32_t* visible, int64_t head_dim,
-                 const float* factors, float* acc, const Stretch& stretch) {
+                 const float* factors, float* acc, const ReadAhead& read_ahead) {
     int64_t shared = visible[0];
     for (int r = 1; r < R; ++r) shared = visible[r] < shared ? visible[r] : shared;
-    add_values<R>(values, weights, 0, shared, head_dim, factors, acc, stretch);
+    add_values<R>(values, weights, 0, shared, head_dim, factors, acc, read_ahead);
     const float one = 1;
     for (int r = 0; r < R; ++r) {
         if (visible[r] == shared) continue;
-        add_values<1>(values, weights + r * kBlockLen, shared, visible[r], head_dim, &one, acc + r * head_dim, stretch);
+        add_values<1>(values, weights + r * kBlockLen, shared, visible[r], head_dim, &one, acc + r * head_dim,
+                      read_ahead);
     }
 }
 

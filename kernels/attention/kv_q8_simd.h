@@ -9,7 +9,7 @@
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-struct Groups;  // KeyGroup or ValueGroup
+struct Q8Groups;  // KeyGroup or ValueGroup
 
 constexpr int64_t kGroupStep = 4 * kTileKeys;  // bytes of two pairs: a line
 
@@ -84,12 +84,13 @@ inline void score_tile(const float* query, const KeyGroup* groups, int64_t head_
 }
 
 template <int R>
-void score_rows(const float* query, const Groups* keys, int64_t num_keys, int64_t head_dim, float* scores,
-                const Stretch& stretch) {
+void score_rows(const float* query, const Q8Groups* keys, int64_t num_keys, int64_t head_dim, float* scores,
+                const ReadAhead& read_ahead) {
     const auto* groups = reinterpret_cast<const KeyGroup*>(keys);
     const int64_t tile = head_dim / kKvGroup;
     for (int64_t t = 0; t * kTileKeys < num_keys; ++t) {
-        score_tile<R>(query, groups + t * tile, head_dim, scores + t * kTileKeys, stretch.after(groups + t * tile));
+        score_tile<R>(query, groups + t * tile, head_dim, scores + t * kTileKeys,
+                      read_ahead.address_after(groups + t * tile));
     }
 }
 
@@ -125,8 +126,8 @@ inline void value_group(const ValueGroup& group, const int16_t (*words)[kBlockLe
 
 // The scale of each value goes into its weight; of values out of sight both are left out, so they may hold anything.
 template <int R>
-void add_visible(const Groups* values, const float* weights, const int32_t* visible, int64_t head_dim,
-                 const float* factors, float* acc, const Stretch& stretch) {
+void add_visible(const Q8Groups* values, const float* weights, const int32_t* visible, int64_t head_dim,
+                 const float* factors, float* acc, const ReadAhead& read_ahead) {
     int64_t most = visible[0];
     for (int r = 1; r < R; ++r) most = visible[r] > most ? visible[r] : most;
     const auto* groups = reinterpret_cast<const ValueGroup*>(values);
@@ -143,12 +144,12 @@ void add_visible(const Groups* values, const float* weights, const int32_t* visi
             d[r] = quantize_words(scaled, kBlockLen, words[r]);
         }
         value_group<R>(groups[g], words, d, (most + 1) / 2, head_dim, factors, acc + g * kKvGroup,
-                       stretch.after(groups + g));
+                       read_ahead.address_after(groups + g));
     }
 }
 
 template <int R>
-int64_t piece_bytes(const Groups*) {
+int64_t piece_bytes(const Q8Groups*) {
     return sizeof(ValueGroup);
 }
 

@@ -20,7 +20,7 @@ struct F16 {
 struct Bf16 {
     uint16_t bits;
 };
-struct Groups;  // q8_0
+struct Q8Groups;  // q8_0
 
 KvFormat format_of(const float*) {
     return KvFormat::f32;
@@ -31,7 +31,7 @@ KvFormat format_of(const F16*) {
 KvFormat format_of(const Bf16*) {
     return KvFormat::bf16;
 }
-KvFormat format_of(const Groups*) {
+KvFormat format_of(const Q8Groups*) {
     return KvFormat::q8_0;
 }
 
@@ -123,13 +123,13 @@ float quantize_words(const float* x, int64_t n, int16_t* words) {
 }
 
 template <>
-void load_query<Groups>(const float* x, int64_t head_dim, float scale, float* out) {
+void load_query<Q8Groups>(const float* x, int64_t head_dim, float scale, float* out) {
     auto* words = reinterpret_cast<int16_t*>(out);
     out[head_dim / 2] = quantize_words(x, head_dim, words) * scale;
 }
 
 template <>
-void store_key<Groups>(const float* x, int64_t head_dim, int64_t key, void* keys) {
+void store_key<Q8Groups>(const float* x, int64_t head_dim, int64_t key, void* keys) {
     for (int64_t g = 0; g < head_dim / kKvGroup; ++g) {
         KeyGroup& group = static_cast<KeyGroup*>(keys)[key / kTileKeys * (head_dim / kKvGroup) + g];
         int8_t codes[kKvGroup];
@@ -139,7 +139,7 @@ void store_key<Groups>(const float* x, int64_t head_dim, int64_t key, void* keys
 }
 
 template <>
-void store_value<Groups>(const float* x, int64_t head_dim, int64_t key, void* values) {
+void store_value<Q8Groups>(const float* x, int64_t head_dim, int64_t key, void* values) {
     for (int64_t g = 0; g < head_dim / kKvGroup; ++g) {
         ValueGroup& group = static_cast<ValueGroup*>(values)[g];
         int8_t codes[kKvGroup];
@@ -150,7 +150,7 @@ void store_value<Groups>(const float* x, int64_t head_dim, int64_t key, void* va
     }
 }
 
-void scores_of(const float* query, const Groups* keys, int64_t num_keys, int64_t head_dim, float* scores) {
+void scores_of(const float* query, const Q8Groups* keys, int64_t num_keys, int64_t head_dim, float* scores) {
     const auto* words = reinterpret_cast<const int16_t*>(query);
     const int64_t num_groups = head_dim / kKvGroup;
     for (int64_t j = 0; j < num_keys; ++j) {
@@ -168,7 +168,7 @@ void scores_of(const float* query, const Groups* keys, int64_t num_keys, int64_t
 }
 
 // The scale of each value goes into its weight, and those become words.
-void add_values(const float* weights, const Groups* values, int64_t num_keys, int64_t head_dim, float* acc) {
+void add_values(const float* weights, const Q8Groups* values, int64_t num_keys, int64_t head_dim, float* acc) {
     for (int64_t g = 0; g < head_dim / kKvGroup; ++g) {
         const ValueGroup& group = reinterpret_cast<const ValueGroup*>(values)[g];
         float scaled[kBlockLen];

@@ -60,7 +60,7 @@ inline uint16_t quantize_group(const float* x, int8_t* codes) {
 }
 
 template <>
-inline void store_key<Groups>(const float* x, int64_t head_dim, int64_t key, void* keys) {
+inline void store_key<Q8Groups>(const float* x, int64_t head_dim, int64_t key, void* keys) {
     const int64_t num_groups = head_dim / kKvGroup;
     KeyGroup* group = static_cast<KeyGroup*>(keys) + key / kTileKeys * num_groups;
     for (int64_t g = 0; g < num_groups; ++g, ++group) {
@@ -71,7 +71,7 @@ inline void store_key<Groups>(const float* x, int64_t head_dim, int64_t key, voi
 }
 
 template <>
-inline void store_value<Groups>(const float* x, int64_t head_dim, int64_t key, void* values) {
+inline void store_value<Q8Groups>(const float* x, int64_t head_dim, int64_t key, void* values) {
     for (int64_t g = 0; g < head_dim / kKvGroup; ++g) {
         ValueGroup& group = static_cast<ValueGroup*>(values)[g];
         int8_t codes[kKvGroup];
@@ -83,7 +83,7 @@ inline void store_value<Groups>(const float* x, int64_t head_dim, int64_t key, v
 }
 
 template <>
-inline void load_query<Groups>(const float* x, int64_t head_dim, float scale, float* out) {
+inline void load_query<Q8Groups>(const float* x, int64_t head_dim, float scale, float* out) {
     out[head_dim / 2] = quantize_words(x, head_dim, reinterpret_cast<int16_t*>(out)) * scale;
 }
 

@@ -12,15 +12,14 @@ namespace qwick::ISA_NAMESPACE {
 namespace {
 
 constexpr int kSumParts = 16 / kLanes;  // vectors of running sums per output
-constexpr int64_t kRowsTogether = 8;    // weight rows that stay in cache while all activation rows pass over them
+constexpr int64_t kCachedRows = 8;      // weight rows that stay in cache while all activation rows pass over them
 constexpr int64_t kRowsAhead = 4;       // that are prefetched
 // Weight rows of less than a page are read one after another: four at a time, two of them in a page, bf16 of 1,024
 // columns came at 20 GB/s instead of 26 on two threads of a Milan; of 3,584 columns it is the other way round.
 constexpr int64_t kShortRow = kSumParts > 1 ? 4096 : 0;  // bytes; not measured on AVX-512
 
 // A later row's weights, a cache line per call. Decoding fills the window in which a core looks ahead, so the
-// hardware loses the stream: i8 gains 1.3 to 1.9 times on one core of a Milan, bf16 a tenth, f32 nothing (it is not
-// decoded).
+// hardware loses the stream: bf16 gains a tenth on one core of a Milan, f32 nothing (it is not decoded).
 inline void prefetch(const void* p) {
     _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
@@ -77,8 +76,8 @@ void dots_of_rows(const Rows& x, const Weight& w, int64_t i, int64_t begin, int6
 
 template <class Tile>
 void dots(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy) {
-    for (int64_t row = begin; row < end; row += kRowsTogether) {
-        const int64_t row_end = row + kRowsTogether < end ? row + kRowsTogether : end;
+    for (int64_t row = begin; row < end; row += kCachedRows) {
+        const int64_t row_end = row + kCachedRows < end ? row + kCachedRows : end;
         for_even_parts(x.m, 4, [&](int64_t i, int64_t m) {
             float* out = y + row - begin + i * ldy;
             if (m == 4) return dots_of_rows<Tile, 4>(x, w, i, row, row_end, out, ldy);

@@ -1,6 +1,4 @@
 // What VNNI does better: decode rows of the block families. Included after a vector and int_dot_vnni_simd.h.
-#include "linear/dots_simd.h"  // prefetch
-
 #include "linear/block_dots_simd.h"
 #include "tables.h"
 

@@ -73,7 +73,6 @@ inline Vec zero_where_less(Vec value, Vec x, Vec limit) {  // 0 where x < limit
 }
 
 // --- storage formats
-// --------------------------------------------------------------------------------------------------
 
 inline Vec load_bf16(const uint16_t* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -147,7 +146,6 @@ inline void keep_order(Ints& v) {
 }
 
 // --- panels
-// -----------------------------------------------------------------------------------------------------------
 
 // 8x8: out[i * ld + j] = rows[j][i].
 inline void store_transposed_8x8(const Vec* rows, float* out, int64_t ld) {

@@ -89,7 +89,6 @@ inline Vec zero_where_less(Vec value, Vec x, Vec limit) {  // 0 where x < limit
 }
 
 // --- storage formats
-// --------------------------------------------------------------------------------------------------
 
 inline Vec load_bf16(const uint16_t* p) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -167,7 +166,6 @@ inline void keep_order(Ints& v) {
 }
 
 // --- panels
-// -----------------------------------------------------------------------------------------------------------
 
 // 16 rows of kLanes values become kLanes rows of 16.
 inline void store_transposed(const Vec* rows, float* out) {
