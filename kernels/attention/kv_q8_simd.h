@@ -13,23 +13,12 @@ struct Q8Groups;  // KeyGroup or ValueGroup
 
 constexpr int64_t kGroupStep = 4 * kTileKeys;  // bytes of two pairs: a line
 
-// Infinite or a NaN as soon as one of the values is.
-inline float largest_of(const float* x, int64_t n) {
-    Vec largest = zero(), strays = zero();
-    for (int64_t i = 0; i < n; i += kLanes) {
-        const Vec v = load(x + i);
-        largest = max(abs(v), largest);
-        strays = add(strays, sub(v, v));
-    }
-    return reduce_max(largest) + reduce_add(strays);
-}
-
 inline void clear_words(int16_t* words, int64_t n) {
     for (int64_t i = 0; i < n; ++i) words[i] = 0;
 }
 
 inline float quantize_words(const float* x, int64_t n, int16_t* words) {
-    const float largest = largest_of(x, n);
+    const float largest = largest_or_nan(x, n);
     if (!(largest >= kSmallestWords && largest <= __FLT_MAX__)) {
         clear_words(words, n);
         return largest < kSmallestWords ? 0 : largest / kLargestWord;

@@ -49,7 +49,7 @@ void load_query(const float* x, int64_t head_dim, float scale, float* out) {
 inline uint16_t quantize_group(const float* x, int8_t* codes) {
     alignas(64) float scale[kLanes];
     uint16_t bits[kLanes];
-    store_f16(bits, splat(largest_of(x, kKvGroup) / 127));
+    store_f16(bits, splat(largest_or_nan(x, kKvGroup) / 127));
     store(scale, load_f16(bits));
     const bool usable = scale[0] > 0 && scale[0] <= __FLT_MAX__;
     for (int64_t i = 0; i < kKvGroup; i += kLanes) {

@@ -7,19 +7,8 @@ namespace {
 
 constexpr float kSmallestNormal = 1.17549435e-38f;
 
-// Of the magnitudes; a NaN as soon as a value is infinite or one.
-inline float largest_or_nan(const float* x) {
-    Vec largest = zero(), strays = zero();
-    for (int64_t i = 0; i < kQuantBlock; i += kLanes) {
-        const Vec v = load(x + i);
-        largest = max(abs(v), largest);
-        strays = add(strays, sub(v, v));
-    }
-    return reduce_max(largest) + reduce_add(strays);
-}
-
 void quantize_block(const float* x, int8_t* q, float* d) {
-    const float scale = largest_or_nan(x) / 127.0f;
+    const float scale = largest_or_nan(x, kQuantBlock) / 127.0f;
     if (!(scale >= kSmallestNormal)) {  // too few bits to divide by, or no number
         *d = scale < kSmallestNormal ? 0.0f : __builtin_nanf("");
         for (int64_t i = 0; i < kQuantBlock; ++i) q[i] = 0;

@@ -53,6 +53,17 @@ inline Vec load_stored(const F16* p) {
     return load_f16(&p->bits);
 }
 
+// Of the magnitudes, n a multiple of kLanes; a NaN as soon as a value is infinite or one.
+inline float largest_or_nan(const float* x, int64_t n) {
+    Vec largest = zero(), strays = zero();
+    for (int64_t i = 0; i < n; i += kLanes) {
+        const Vec v = load(x + i);
+        largest = max(abs(v), largest);
+        strays = add(strays, sub(v, v));
+    }
+    return reduce_max(largest) + reduce_add(strays);
+}
+
 // Sum of a[i] * b[i], n a multiple of 16: sixteen running sums, then the fixed tree.
 inline float dot(const float* a, const float* b, int64_t n) {
     constexpr int kParts = 16 / kLanes;
