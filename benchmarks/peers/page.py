@@ -41,12 +41,14 @@ def section(rows: Sequence[Found]) -> Iterator[str]:
     yield ""
     yield from _about(rows)
     yield ""
-    decode = [row for row in rows if not row["row"].endswith(("depth", "depth-peer", "threads"))]
-    if decode:
-        yield "| | tokens/s | llama.cpp | ratio | of the read stream | load before, after |"
-        yield "|---|---|---|---|---|---|"
-        yield from (decode_line(row) for row in decode)
-        yield ""
+    single = [row for row in rows if not row["row"].endswith(("depth", "depth-peer", "threads"))]
+    for reads, limit in ((False, "the read stream"), (True, "one matrix product")):
+        lines = [line(row) for row in single if is_prompt(row) == reads]
+        if lines:
+            yield f"| | tokens/s | llama.cpp | ratio | of {limit} | load before, after |"
+            yield "|---|---|---|---|---|---|"
+            yield from lines
+            yield ""
     by_name = {row["row"]: row for row in rows}
     if "0.8b-depth" in by_name:
         yield "| 0.8B Q4_K_M, context of | ms a token | more than at 0 | KV bytes ÷ stream | times | llama.cpp: more |"
@@ -67,12 +69,14 @@ def _about(rows: Sequence[Found]) -> Iterator[str]:
         builds |= {
             variant: max(name, builds.get(variant, ""), key=len) for variant, name in row["report"]["peers"].items()
         }
-    streams = [speed for row in rows for result in row["report"]["results"] for speed in result["limit"]["speeds"]]
+    decode = [result for row in rows if not is_prompt(row) for result in row["report"]["results"]]
+    streams = [speed for result in decode for speed in result["limit"]["speeds"]]
     commits = sorted({row["machine"]["qwick"] for row in rows})
     dates = sorted({row["date"] for row in rows})
+    stream = f"read stream {median(streams) / 1e9:.1f} GB/s; " if streams else ""
     yield (
-        f"{machine['cores']} cores, {machine['hardware_threads']} hardware threads, {machine['memory_gib']} GiB; read "
-        f"stream {median(streams) / 1e9:.1f} GB/s; Linux {machine['kernel']}, huge pages: {machine['huge_pages']}; "
+        f"{machine['cores']} cores, {machine['hardware_threads']} hardware threads, {machine['memory_gib']} GiB; "
+        f"{stream}Linux {machine['kernel']}, huge pages: {machine['huge_pages']}; "
         f"{machine['compiler']}; Python {machine['python']}. qwick {', '.join(commits)}. "
         f"{', '.join(f'{name} ({variant})' for variant, name in builds.items())}. {dates[0]} to {dates[-1]}."
     )
@@ -88,8 +92,13 @@ def title(row: Found) -> str:
     return text + (f", forced {report['machine']['isa']}" if "QWICK_ISA=" in row["command"] else "")
 
 
-def decode_line(row: Found) -> str:
-    """One row of the main table."""
+def is_prompt(row: Found) -> bool:
+    """Of tokens read, not decoded."""
+    return row["report"]["results"][0]["test"].startswith("pp")
+
+
+def line(row: Found) -> str:
+    """One row of the main tables."""
     (result,) = row["report"]["results"]
     asked, limit = row["asked"], result["limit"]
     share = f"{limit['share']:.0%}" + (f" (asked: {asked['share']:.0%})" if asked["share"] else "")
@@ -159,7 +168,8 @@ def _number(value: float) -> str:
 
 def _draw(folder: Path, rows: Sequence[Found]) -> Iterator[tuple[str, str]]:
     """(file, what it shows) of each picture that there is something for."""
-    bars = [(title(row), row["report"]["results"][0]) for row in rows if len(row["report"]["results"]) == 1]
+    single = [row for row in rows if len(row["report"]["results"]) == 1 and not is_prompt(row)]
+    bars = [(title(row), row["report"]["results"][0]) for row in single]
     if bars:
         draw_shares(folder / "shares.png", bars)
         yield "shares.png", "Decode as a share of a read stream of the same bytes, beside llama.cpp"

@@ -46,11 +46,13 @@ class Row:
     isa: str = ""
     asked_ratio: float | None = None
     asked_share: float | None = None
+    prompt: bool = False  # reads so many tokens instead of decoding them
 
     def arguments(self, peers: Path, pairs: int | None = None, tokens: int | None = None) -> list[str]:
         """Of `qwick bench`. Peers that were not built are left out."""
         length = str(tokens or self.tokens)
-        found = ["--random-weights", f"qwen3.5:{self.size}", "--format", self.format, "-p", "0", "-n", length]
+        phase = ["-p", length, "-n", "0"] if self.prompt else ["-p", "0", "-n", length]
+        found = ["--random-weights", f"qwen3.5:{self.size}", "--format", self.format, *phase]
         found += self.options.split()
         for peer in self.peers:
             if (peers / peer / "bin" / "llama-bench").exists():
@@ -72,6 +74,13 @@ ROWS = (
     Row("0.8b-depth", "0.8b", "Q4_K_M", 16, 7, "--depth 0,16384,131072", ()),
     Row("0.8b-depth-peer", "0.8b", "Q4_K_M", 16, 1, "--depth 0,16384"),
     Row("0.8b-threads", "0.8b", "Q4_K_M", 32, 5),
+    Row("0.8b-prompt", "0.8b", "Q4_K_M", 512, 5, asked_ratio=4.0, prompt=True),
+    Row("0.8b-prompt-q8_0", "0.8b", "Q8_0", 512, 5, asked_ratio=4.0, prompt=True),
+    Row("0.8b-prompt-bf16", "0.8b", "BF16", 512, 5, asked_ratio=4.0, prompt=True),
+    Row("0.8b-prompt-4096", "0.8b", "Q4_K_M", 4096, 1, asked_ratio=4.0, prompt=True),
+    Row("4b-prompt", "4b", "Q4_K_M", 512, 3, asked_ratio=4.0, prompt=True),
+    Row("9b-prompt", "9b", "Q4_K_M", 512, 1, asked_ratio=4.0, prompt=True),
+    Row("0.8b-prompt-avx2", "0.8b", "Q4_K_M", 512, 5, "", ("avx2",), "avx2", asked_ratio=3.0, prompt=True),
 )
 
 

@@ -55,6 +55,24 @@ def kept(
     }
 
 
+def test_prompts_have_a_table_of_their_own():
+    row = kept("0.8b-prompt", result([120.0], {"plain": [40.0]}, test="pp512"))
+    row["asked"]["share"] = None
+    decode = kept("0.8b-q4_k_m", result([40.0], {"plain": [20.0]}))
+    lines = list(section([decode, row]))
+    split = next(i for i, line in enumerate(lines) if "of one matrix product" in line)
+    assert "read stream 2.0 GB/s" in "".join(lines[:split])
+    assert [("tg64" in line, "pp512" in line) for line in lines if "0.8B" in line] == [(True, False), (False, True)]
+    assert "| 240% |" in lines[split + 2]
+
+
+def test_a_prompt_is_read_and_not_decoded(tmp_path):
+    (row,) = [row for row in ROWS if row.name == "0.8b-prompt"]
+    arguments = row.arguments(built(tmp_path, "plain"))
+    assert arguments[arguments.index("-p") + 1] == "512"
+    assert arguments[arguments.index("-n") + 1] == "0"
+
+
 def test_a_row_asks_for_weights_pairs_and_the_peers_that_were_built(tmp_path):
     arguments = ROW.arguments(built(tmp_path, "plain", "avx2"))
     assert arguments == [
