@@ -74,14 +74,16 @@ Out norm_rope(const std::string& isa, const In<float, 1>& x, const In<float, 1>&
     return out.array;
 }
 
+// rows [taps - 1 + tokens, channels]; returns [tokens, channels].
 Out conv_silu(const std::string& isa, const In<float, 2>& rows, const In<float, 2>& taps) {
     const size_t num_taps = taps.shape(0), channels = taps.shape(1);
-    require(channels % 16 == 0 && rows.shape(0) == num_taps && rows.shape(1) == channels,
-            "rows and taps [taps, channels]");
+    require(channels % 16 == 0 && num_taps > 0 && rows.shape(0) >= num_taps && rows.shape(1) == channels,
+            "rows [taps - 1 + tokens, channels], taps [taps, channels]");
     std::vector<const float*> starts;
-    for (size_t i = 0; i < num_taps; ++i) starts.push_back(rows.data() + i * channels);
-    Made<float> out({channels});
-    kernels_of(isa).conv_silu(starts.data(), taps.data(), channels, num_taps, channels, out.data);
+    for (size_t i = 0; i < rows.shape(0); ++i) starts.push_back(rows.data() + i * channels);
+    const size_t tokens = rows.shape(0) - num_taps + 1;
+    Made<float> out({tokens, channels});
+    kernels_of(isa).conv_silu(starts.data(), taps.data(), channels, num_taps, channels, tokens, out.data, channels);
     return out.array;
 }
 

@@ -100,10 +100,10 @@ struct Kernels {
                       int64_t rotary_dim, float* out);
 
     // --- recurrent layers
-    // out[c] = silu(sum_i taps[i * ldt + c] * rows[i][c]) for c < channels, i ascending; rows[num_taps - 1] is the
-    // current token.
+    // out[t * ldo + c] = silu(sum_i taps[i * ldt + c] * rows[t + i][c]) for t < num_tokens, c < channels, i ascending;
+    // rows[t + num_taps - 1] is token t.
     void (*conv_silu)(const float* const* rows, const float* taps, int64_t ldt, int64_t num_taps, int64_t channels,
-                      float* out);
+                      int64_t num_tokens, float* out, int64_t ldo);
     // The delta rule over num_tokens tokens for v lanes [v_begin, v_end) of one head; both multiples of kDeltaTile.
     // State s is [v_dim / kDeltaTile][k_dim][kDeltaTile]. q, k [t * ldqk] normalised and scaled; v [t * ldv];
     // g, beta [t * ldg]; out [t * ldo]; see Ops.gated_delta. o is computed as g S^T q + (k . q) delta from the old S,

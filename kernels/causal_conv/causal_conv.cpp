@@ -1,10 +1,11 @@
 #include "causal_conv/causal_conv.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace qwick {
 
-constexpr int64_t kMaxTaps = 16;
+constexpr int64_t kMaxTaps = 16, kTokensAtOnce = 32;
 
 // The inputs `t` tokens into the run; a negative t reaches into what the slot carries.
 const float* ConvRun::column(int64_t t, int64_t first) const {
@@ -12,10 +13,14 @@ const float* ConvRun::column(int64_t t, int64_t first) const {
     return before ? before + (op.carried() + t) * op.channels + first : zeros;
 }
 
-void ConvRun::output(const Kernels& kernels, int64_t t, int64_t first, int64_t count, float* out) const {
-    const float* columns[kMaxTaps];
-    for (int64_t i = 0; i < op.num_taps; ++i) columns[i] = column(t - op.carried() + i, first);
-    kernels.conv_silu(columns, op.taps.data() + first, op.channels, op.num_taps, count, out);
+void ConvRun::output(const Kernels& kernels, int64_t begin, int64_t end, int64_t first, int64_t count, float* out,
+                     int64_t ldo) const {
+    const float* columns[kMaxTaps - 1 + kTokensAtOnce];
+    for (int64_t t = begin; t < end; t += kTokensAtOnce, out += kTokensAtOnce * ldo) {
+        const int64_t num = std::min(kTokensAtOnce, end - t);
+        for (int64_t i = 0; i < op.carried() + num; ++i) columns[i] = column(t - op.carried() + i, first);
+        kernels.conv_silu(columns, op.taps.data() + first, op.channels, op.num_taps, count, num, out, ldo);
+    }
 }
 
 // Ascending, so that a short run may shift its own slot.
@@ -38,7 +43,7 @@ void keep_inputs(const ConvRun& conv, Step& step, const Run& run, int64_t first,
     }
 }
 
-void convolve(const CausalConvOp& op, Step& step, int64_t shortest) {
+void run(const CausalConvOp& op, Step& step) {
     const Batch& batch = step.batch;
     const float* x = step.value(op.x);
     float *out = step.value(op.out), *zeros = step.scratch.get<float>(op.channels);
@@ -47,20 +52,17 @@ void convolve(const CausalConvOp& op, Step& step, int64_t shortest) {
         return ConvRun::of(op, step, run, x + run.begin * op.channels, op.channels, zeros);
     };
     step.for_pieces(step.num_tokens(), 4, [&](int64_t begin, int64_t end, int) {
-        for (int64_t row = begin; row < end; ++row) {
+        for (int64_t row = begin; row < end;) {
             const Run& run = batch.runs[batch.run_of_row[row]];
-            if (run.num_tokens < shortest) continue;
-            conv_of(run).output(step.kernels, row - run.begin, 0, op.channels, out + row * op.channels);
+            const int64_t stop = std::min(end, run.begin + run.num_tokens);
+            conv_of(run).output(step.kernels, row - run.begin, stop - run.begin, 0, op.channels,
+                                out + row * op.channels, op.channels);
+            row = stop;
         }
     });
     step.pool.for_each(static_cast<int64_t>(batch.runs.size()), [&](int64_t i, int) {
-        const Run& run = batch.runs[i];
-        if (run.num_tokens >= shortest) keep_inputs(conv_of(run), step, run, 0, op.channels);
+        keep_inputs(conv_of(batch.runs[i]), step, batch.runs[i], 0, op.channels);
     });
-}
-
-void run(const CausalConvOp& op, Step& step) {
-    convolve(op, step, 0);
 }
 
 }  // namespace qwick

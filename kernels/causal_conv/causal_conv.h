@@ -29,8 +29,9 @@ struct ConvRun {
         return {op, x, ldx, run.context_len == 0 ? nullptr : step.cache->conv(op.layer, run.slot), zeros};
     }
 
-    // Channels [first, first + count) of the run's token t.
-    void output(const Kernels& kernels, int64_t t, int64_t first, int64_t count, float* out) const;
+    // Channels [first, first + count) of the run's tokens [begin, end), rows of `out` ldo floats apart.
+    void output(const Kernels& kernels, int64_t begin, int64_t end, int64_t first, int64_t count, float* out,
+                int64_t ldo) const;
     // The columns carried after `num_tokens` tokens, to a slot's; it may be the run's own.
     void carry(int64_t num_tokens, int64_t first, int64_t count, float* slot) const;
 
@@ -42,8 +43,5 @@ struct ConvRun {
 void keep_inputs(const ConvRun& conv, Step& step, const Run& run, int64_t first, int64_t count);
 
 void run(const CausalConvOp& op, Step& step);
-
-// The same for runs of `shortest` tokens and more only.
-void convolve(const CausalConvOp& op, Step& step, int64_t shortest);
 
 }  // namespace qwick

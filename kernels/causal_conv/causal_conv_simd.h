@@ -1,16 +1,34 @@
-// The depthwise causal convolution of one token. Included after simd_<isa>.h.
+// The depthwise causal convolution of consecutive tokens. Included after simd_<isa>.h.
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-void conv_silu(const float* const* rows, const float* taps, int64_t ldt, int64_t num_taps, int64_t channels,
-               float* out) {
+// Tokens whose chains fill the pipes together and share the loaded taps.
+constexpr int kTokensTogether = 4;
+
+template <int T>
+inline void convolve(const float* const* rows, const float* taps, int64_t ldt, int64_t num_taps, int64_t channels,
+                     float* out, int64_t ldo) {
     for (int64_t c = 0; c < channels; c += kLanes) {
-        Vec sum = zero();
-        for (int64_t i = 0; i < num_taps; ++i) sum = fma(load(taps + i * ldt + c), load(rows[i] + c), sum);
-        store(out + c, silu(sum));
+        Vec sums[T];
+        for (Vec& sum : sums) sum = zero();
+        for (int64_t i = 0; i < num_taps; ++i) {
+            const Vec tap = load(taps + i * ldt + c);
+#pragma GCC unroll 4
+            for (int t = 0; t < T; ++t) sums[t] = fma(tap, load(rows[i + t] + c), sums[t]);
+        }
+        for (int t = 0; t < T; ++t) store(out + t * ldo + c, silu(sums[t]));
     }
+}
+
+void conv_silu(const float* const* rows, const float* taps, int64_t ldt, int64_t num_taps, int64_t channels,
+               int64_t num_tokens, float* out, int64_t ldo) {
+    int64_t t = 0;
+    for (; t + kTokensTogether <= num_tokens; t += kTokensTogether) {
+        convolve<kTokensTogether>(rows + t, taps, ldt, num_taps, channels, out + t * ldo, ldo);
+    }
+    for (; t < num_tokens; ++t) convolve<1>(rows + t, taps, ldt, num_taps, channels, out + t * ldo, ldo);
 }
 
 }  // namespace

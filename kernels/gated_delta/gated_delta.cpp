@@ -1,5 +1,5 @@
-// Runs op by op: the inputs of all rows first, then every tile of every state on its own. For prompts, whose rows are
-// many; short_runs.cpp has the rest.
+// The rule as an op of its own: the inputs of all rows first, then every tile of every state. More work than
+// head_by_head.cpp, but any number of threads shares it.
 #include "gated_delta/gated_delta.h"
 
 #include <algorithm>
@@ -12,11 +12,11 @@ namespace qwick {
 namespace {
 
 struct Prepared {
-    float *q, *k;     // [tokens, num_k, k_dim]
+    float *q, *k;     // [num_k, tokens, k_dim]: a head is read front to back
     float *g, *beta;  // [tokens, num_v]
 };
 
-Prepared prepare(const GatedDeltaOp& op, Step& step, int64_t shortest) {
+Prepared prepare(const GatedDeltaOp& op, Step& step) {
     const DeltaHeads& h = op.heads;
     const int64_t tokens = step.num_tokens(), width = h.num_k * h.k_dim;
     const Prepared p{step.scratch.get<float>(tokens * width), step.scratch.get<float>(tokens * width),
@@ -25,11 +25,11 @@ Prepared prepare(const GatedDeltaOp& op, Step& step, int64_t shortest) {
     const float scale = 1 / std::sqrt(static_cast<float>(h.k_dim));
     step.for_pieces(tokens, 4, [&](int64_t begin, int64_t end, int) {
         for (int64_t row = begin; row < end; ++row) {
-            if (step.batch.runs[step.batch.run_of_row[row]].num_tokens < shortest) continue;
             const float* q = qkv + row * h.channels();
-            for (int64_t at = 0; at < width; at += h.k_dim) {
-                step.kernels.l2_norm(q + at, h.k_dim, scale, p.q + row * width + at);
-                step.kernels.l2_norm(q + width + at, h.k_dim, 1, p.k + row * width + at);
+            for (int64_t head = 0; head < h.num_k; ++head) {
+                const int64_t at = head * h.k_dim, to = (head * tokens + row) * h.k_dim;
+                step.kernels.l2_norm(q + at, h.k_dim, scale, p.q + to);
+                step.kernels.l2_norm(q + width + at, h.k_dim, 1, p.k + to);
             }
             for (int64_t j = 0, i = row * h.num_v; j < h.num_v; ++j, ++i) {
                 const Gates gates = gates_of(op, j, a[i], b[i]);
@@ -55,30 +55,26 @@ void keep_pending(const GatedDeltaOp& op, Step& step) {
 
 }  // namespace
 
-void recur(const GatedDeltaOp& op, Step& step, int64_t shortest) {
+void run(const GatedDeltaOp& op, Step& step) {
     const DeltaHeads& h = op.heads;
-    const Prepared p = prepare(op, step, shortest);
-    const int64_t k_width = h.num_k * h.k_dim, v_width = h.num_v * h.v_dim;
-    const float* v = step.value(op.qkv) + 2 * k_width;
+    const Prepared p = prepare(op, step);
+    const int64_t v_width = h.num_v * h.v_dim, tiles = (h.v_dim + kStateTile - 1) / kStateTile;
+    const float* v = step.value(op.qkv) + 2 * h.num_k * h.k_dim;
     float* out = step.value(op.out);
-    const int64_t tiles = (h.v_dim + kStateTile - 1) / kStateTile, tile_size = kStateTile * h.k_dim;
+    const int64_t tile_size = kStateTile * h.k_dim;
     float* scratch = step.scratch.get<float>(tile_size * step.pool.threads());
     const auto num_runs = static_cast<int64_t>(step.batch.runs.size());
     step.pool.for_each(num_runs * h.num_v * tiles, [&](int64_t item, int thread) {
         const Run& run = step.batch.runs[item / tiles / h.num_v];
-        if (run.num_tokens < shortest) return;
         const int64_t first = item % tiles * kStateTile, head = item / tiles % h.num_v;
-        const int64_t k_at = run.begin * k_width + head % h.num_k * h.k_dim, gate = run.begin * h.num_v + head;
+        const int64_t k_at = (head % h.num_k * step.num_tokens() + run.begin) * h.k_dim;
+        const int64_t gate = run.begin * h.num_v + head;
         const HeadInputs in{
-            p.q + k_at, p.k + k_at,    k_width, v + run.begin * h.channels() + head * h.v_dim, h.channels(),
+            p.q + k_at, p.k + k_at,    h.k_dim, v + run.begin * h.channels() + head * h.v_dim, h.channels(),
             p.g + gate, p.beta + gate, h.num_v, out + run.begin * v_width + head * h.v_dim,    v_width};
         const Tile tile{head, first, std::min(kStateTile, h.v_dim - first)};
-        advance_tile(op, step, run, tile, in, scratch + thread * tile_size);
+        advance_tile(op, step, run, tile, {0, run.num_tokens}, in, scratch + thread * tile_size);
     });
-}
-
-void run(const GatedDeltaOp& op, Step& step) {
-    recur(op, step, 0);
     keep_pending(op, step);
 }
 

@@ -15,8 +15,8 @@ struct GatedDeltaOp {
     BufferId out;
 };
 
-// A delta layer between its projections: three ops of the contract that the recorder joins (fusion.h). Short runs go
-// through all of it head by head, in one parallel section; long ones op by op.
+// A delta layer between its projections: three ops of the contract that the recorder joins (fusion.h). One parallel
+// section takes it head by head, where that keeps the threads busy; otherwise it goes op by op.
 struct DeltaNetOp {
     CausalConvOp conv;
     GatedDeltaOp delta;
@@ -31,8 +31,5 @@ struct ReplayOp {
 void run(const GatedDeltaOp& op, Step& step);
 void run(const DeltaNetOp& op, Step& step);
 void run(const ReplayOp& op, Step& step);
-
-// The same for runs of `shortest` tokens and more only.
-void recur(const GatedDeltaOp& op, Step& step, int64_t shortest);
 
 }  // namespace qwick

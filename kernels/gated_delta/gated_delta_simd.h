@@ -40,17 +40,19 @@ inline void pass(float* s, int64_t k_dim, float g, const float* k, const Vec (&d
     for (int w = 0; w < W; ++w) sum_a[w] = sum_b[w] = zero();
 #pragma GCC unroll 2
     for (int64_t i = 0; i < k_dim; ++i) {
+        // Before the stores: the compiler must assume that those change k and q.
+        const Vec k_i = splat(k[i]), k_next_i = splat(k_next[i]), q_next_i = splat(q_next[i]);
 #pragma GCC unroll 4
         for (int w = 0; w < W; ++w) {
             float* at = s + (w / kVecsPerTile * k_dim + i) * kDeltaTile + w % kVecsPerTile * kLanes;
             Vec state = load(at);
             if constexpr (update) {
-                state = fma(splat(k[i]), delta[w], mul(decay, state));
+                state = fma(k_i, delta[w], mul(decay, state));
                 store(at, state);
             }
             if constexpr (recall) {
-                sum_a[w] = fma(state, splat(k_next[i]), sum_a[w]);
-                sum_b[w] = fma(state, splat(q_next[i]), sum_b[w]);
+                sum_a[w] = fma(state, k_next_i, sum_a[w]);
+                sum_b[w] = fma(state, q_next_i, sum_b[w]);
             }
         }
     }
@@ -144,8 +146,8 @@ void delta_run(float* s, int64_t k_dim, int64_t /*v_dim*/, int64_t v_begin, int6
     }
     while (lane < v_end) {
         const Tokens tokens{num_tokens, q, k, ldqk, v + lane, ldv, g, beta, ldg, out + lane, ldo};
-        // Two tiles at once where one has too few chains of fma.
-        if (kVecsPerTile == 1 && v_end - lane >= 2 * kDeltaTile) {
+        // Two tiles at once: one has too few chains of fma to hide their latency.
+        if (v_end - lane >= 2 * kDeltaTile) {
             run_tiles<2 * kVecsPerTile>(s + lane * k_dim, k_dim, tokens);
             lane += 2 * kDeltaTile;
         } else {

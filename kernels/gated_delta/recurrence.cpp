@@ -1,5 +1,6 @@
 #include "gated_delta/recurrence.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -23,8 +24,8 @@ Gates gates_of(const GatedDeltaOp& op, int64_t j, float a, float b) {
 }
 
 // Snapshots cut the run; the recurrence does not notice, it is sequential.
-void advance_tile(const GatedDeltaOp& op, Step& step, const Run& run, const Tile& tile, const HeadInputs& in,
-                  float* scratch) {
+void advance_tile(const GatedDeltaOp& op, Step& step, const Run& run, const Tile& tile, const Tokens& tokens,
+                  const HeadInputs& in, float* scratch) {
     const int64_t k_dim = op.heads.k_dim, lane = tile.first;
     const size_t bytes = tile.width * k_dim * sizeof(float);
     const auto state = [&](int64_t slot) {  // all tiles before this one are full
@@ -37,19 +38,26 @@ void advance_tile(const GatedDeltaOp& op, Step& step, const Run& run, const Tile
     };
     float* kept = state(run.slot);
     float* s = run.commit ? kept : scratch;
-    if (run.context_len == 0) {
+    if (run.context_len == 0 && tokens.begin == 0) {
         std::memset(s, 0, bytes);
     } else if (!run.commit) {
         std::memcpy(s, kept, bytes);
     }
-    int64_t done = 0;
+    int64_t done = tokens.begin;
     for (int64_t i = 0; i < run.num_snapshots; ++i) {
         const Snapshot& snapshot = run.snapshots[i];
-        if (snapshot.num_tokens > done) advance(s, done, snapshot.num_tokens - done);
+        if (snapshot.num_tokens <= tokens.begin || snapshot.num_tokens > tokens.end) continue;
+        if (snapshot.num_tokens > done) advance(s, done - tokens.begin, snapshot.num_tokens - done);
         done = snapshot.num_tokens;
         std::memcpy(state(snapshot.slot), s, bytes);
     }
-    if (run.num_tokens > done) advance(s, done, run.num_tokens - done);
+    if (tokens.end > done) advance(s, done - tokens.begin, tokens.end - done);
+}
+
+int64_t longest_run(const Step& step) {
+    int64_t longest = 0;
+    for (const Run& run : step.batch.runs) longest = std::max<int64_t>(longest, run.num_tokens);
+    return longest;
 }
 
 }  // namespace qwick

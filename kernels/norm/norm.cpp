@@ -14,20 +14,15 @@ void run(const RmsNormOp& op, Step& step) {
     });
 }
 
-void normalise(const GatedRmsNormOp& op, Step& step, int64_t shortest) {
+void run(const GatedRmsNormOp& op, Step& step) {
     const float *x = step.value(op.x), *gate = step.value(op.gate);
     float* out = step.value(op.out);
     step.for_pieces(step.num_tokens() * op.heads, kRowsPerPiece * 4, [&](int64_t begin, int64_t end, int) {
         for (int64_t i = begin; i < end; ++i) {
-            if (step.batch.runs[step.batch.run_of_row[i / op.heads]].num_tokens < shortest) continue;
             const int64_t at = i * op.dim;
             step.kernels.gated_rms_norm(x + at, gate + at, op.weight, op.eps, op.dim, out + at);
         }
     });
-}
-
-void run(const GatedRmsNormOp& op, Step& step) {
-    normalise(op, step, 0);
 }
 
 }  // namespace qwick

@@ -24,7 +24,4 @@ struct GatedRmsNormOp {
 void run(const RmsNormOp& op, Step& step);
 void run(const GatedRmsNormOp& op, Step& step);
 
-// The same for runs of `shortest` tokens and more only.
-void normalise(const GatedRmsNormOp& op, Step& step, int64_t shortest);
-
 }  // namespace qwick

@@ -102,14 +102,19 @@ def test_norm_rope_turns_pairs(isa, head_dim, rotary_dim):
 
 
 @pytest.mark.parametrize(("num_taps", "channels"), [(4, 16), (4, 208), (2, 48)])
-def test_conv_silu(isa, num_taps, channels):
+@pytest.mark.parametrize("tokens", [1, 4, 11])
+def test_conv_silu(isa, num_taps, channels, tokens):
     rng = np.random.default_rng(channels)
-    rows, taps = (rng.standard_normal((num_taps, channels)).astype(np.float32) for _ in range(2))
-    total = (rows.astype(np.float64) * taps).sum(axis=0)
-    bound = (num_taps + 8) * UNIT * 1.1 * np.abs(rows.astype(np.float64) * taps).sum(axis=0)  # |silu'| <= 1.1
-    assert np.all(
-        np.abs(leaves.conv_silu(isa, rows, taps) - total * sigmoid(total)) <= bound + 8 * UNIT * np.abs(total)
-    )
+    rows, taps = (rng.standard_normal((n, channels)).astype(np.float32) for n in (num_taps - 1 + tokens, num_taps))
+    out = leaves.conv_silu(isa, rows, taps)
+    assert out.shape == (tokens, channels)
+    for t in range(tokens):
+        window = rows[t : t + num_taps]
+        products = window.astype(np.float64) * taps
+        total = products.sum(axis=0)
+        bound = (num_taps + 8) * UNIT * 1.1 * np.abs(products).sum(axis=0)  # |silu'| <= 1.1
+        assert np.all(np.abs(out[t] - total * sigmoid(total)) <= bound + 8 * UNIT * np.abs(total))
+        np.testing.assert_array_equal(out[t : t + 1], leaves.conv_silu(isa, window, taps))  # alone: the same bits
 
 
 @pytest.mark.parametrize("n", [*SIZES, 1023, 1025, 20000])

@@ -103,6 +103,32 @@ def test_joined_ops_give_the_bits_of_the_ops_apart(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_a_delta_layer_goes_op_by_op_where_heads_would_leave_threads_idle(isa):
+    """Two k heads here. Long runs cross chunks of 64 tokens, snapshots on both sides of the cut and on it."""
+    snapshots = ((63, 6), (64, 7), (65, 8), (150, 9))
+    prompt = [Piece(0, 0, 150, snapshots=snapshots), Piece(1, 0, 2)]
+    later = [Piece(0, 150, 70), Piece(1, 2, 1, Role.DECODE), *(Piece(s, n, 8, sequence=0) for n, s in snapshots)]
+    decode = [Piece(0, 220, 1, Role.DECODE), Piece(1, 3, 4, Role.DECODE, commit=False)]
+    expected, sections = None, {}
+    for threads in (1, 2, 8):
+        joined, apart = (
+            open_network(f(F32), NativeBackend(threads, threads, isa))
+            for f in (small.delta_layer, small.delta_layer_apart)
+        )
+        rows = [[program(pieces).copy() for pieces in (prompt, later)] for program in (joined, apart)]
+        sections[threads] = apart.program.num_sections - joined.program.num_sections
+        for program, mine in zip((joined, apart), rows, strict=True):
+            mine.append(program(decode).copy())
+        sections[threads, "decode"] = apart.program.num_sections - joined.program.num_sections
+        expected = expected or rows[1]
+        for mine in rows:
+            for found, wanted in zip(mine, expected, strict=True):
+                same(found, wanted)
+    assert sections[2] == sections[2, "decode"] == sections[8, "decode"] > 1
+    assert sections[8] == 1  # the op between
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("layer", [name for name in LAYERS if name.startswith("delta")])
 @pytest.mark.parametrize("context", [0, 2, 20])
 def test_a_verified_and_committed_draft_equals_a_direct_run(isa, layer, context):
