@@ -6,7 +6,9 @@
 namespace qwick {
 namespace {
 
-constexpr int64_t kGroupTokens = 16;  // tokens of a prompt that share one pass over the keys
+// Tokens of a prompt that share one pass over the keys: with four query heads each, whole tiles of rows that fit the
+// second cache with their queries and outputs. Fewer where threads would wait for the last ones.
+constexpr int64_t kGroupTokens = 24, kLeastGroupTokens = 4;
 constexpr int64_t kShares = 4;  // a task takes this part of what is left for a thread: long ones first, short ones last
 
 // The running softmax of some query rows: maximum, sum, weighted values.
@@ -173,13 +175,17 @@ struct Tasks {
     int64_t num_tasks = 0, num_joins = 0;
     int64_t splits_left = 0;  // of short runs, not yet in a task
     int64_t num_threads;
+    int64_t group_tokens;
 
     Tasks(const AttentionOp& op, Step& step) : num_threads(step.pool.threads()) {
-        int64_t most = 0;
+        int64_t most = 0, long_tokens = 0;
+        for (const Run& run : step.batch.runs) long_tokens += is_short(run) ? 0 : run.num_tokens;
+        group_tokens =
+            std::clamp(long_tokens * op.heads.num_kv / (kShares * num_threads), kLeastGroupTokens, kGroupTokens);
         for (const Run& run : step.batch.runs) {
             const int64_t parts = num_splits(run, run.num_tokens) * op.heads.num_kv;
             if (is_short(run)) splits_left += parts;
-            most += is_short(run) ? parts : (run.num_tokens + kGroupTokens - 1) / kGroupTokens * op.heads.num_kv;
+            most += is_short(run) ? parts : (run.num_tokens + group_tokens - 1) / group_tokens * op.heads.num_kv;
         }
         tasks = step.scratch.get<Task>(most);
         joins = step.scratch.get<Task>(step.batch.runs.size() * op.heads.num_kv);
@@ -211,9 +217,9 @@ struct Tasks {
         }
     }
 
-    void add_groups(const Run& run, int64_t head) {
-        for (int64_t first = 0; first < run.num_tokens; first += kGroupTokens) {
-            const int64_t count = std::min<int64_t>(kGroupTokens, run.num_tokens - first);
+    void add_groups(const Run& run, int64_t head) {  // the last tokens see most and come first
+        for (int64_t first = (run.num_tokens - 1) / group_tokens * group_tokens; first >= 0; first -= group_tokens) {
+            const int64_t count = std::min<int64_t>(group_tokens, run.num_tokens - first);
             tasks[num_tasks++] = {&run, first, count, head, 0, num_splits(run, first + count), nullptr};
         }
     }

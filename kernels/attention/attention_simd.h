@@ -5,32 +5,16 @@
 // Memory further on is prefetched line by line: over the end of the keys into the values, and from there into the next
 // block. The arithmetic fills the reorder window, and without that the hardware loses the stream.
 #include "attention/kv_floats_simd.h"
+#include "attention/kv_many_rows_simd.h"
 #include "attention/kv_q8_simd.h"
 #include "attention/kv_store_simd.h"
+#include "attention/weigh_simd.h"
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
 constexpr int kQueriesTogether = 4;
-
-// Scores become weights exp(score - m), 0 after the visible ones. Returns what acc must be multiplied by.
-inline float weigh(float* scores, int64_t visible, float* m, float* l) {
-    for (int64_t j = visible; j < kBlockLen; ++j) scores[j] = -__builtin_inff();
-    Vec largest = load(scores);
-    for (int64_t j = kLanes; j < kBlockLen; j += kLanes) largest = max(largest, load(scores + j));
-    const float block_max = reduce_max(largest), new_m = block_max > *m ? block_max : *m;
-    const float correction = exp(*m - new_m);
-    Vec sum = zero();
-    for (int64_t j = 0; j < kBlockLen; j += kLanes) {
-        const Vec weight = exp(sub(load(scores + j), splat(new_m)));
-        store(scores + j, weight);
-        sum = add(sum, weight);
-    }
-    *m = new_m;
-    *l = *l * correction + reduce_add(sum);
-    return correction;
-}
 
 template <class Stored>
 constexpr KvFormat kFormat = KvFormat::f32;
@@ -72,7 +56,15 @@ template <class Stored>
 void attend_block(const AttendRows& rows, const KvBlock& block) {
     for (int64_t r = 0; r < rows.count;) {
         int64_t count = 0;
-        while (count < kQueriesTogether && r + count < rows.count && rows.visible[r + count] > 0) ++count;
+        while (count < kMostRows && r + count < rows.count && rows.visible[r + count] > 0) ++count;
+        if constexpr (kFormat<Stored> != KvFormat::q8_0) {
+            if (count >= kManyRows && rows.head_dim <= kMostDims) {
+                attend_many_rows<Stored>(rows, r, count, block);
+                r += count;
+                continue;
+            }
+        }
+        count = count < kQueriesTogether ? count : kQueriesTogether;
         attend_up_to<kQueriesTogether, Stored>(count, rows, r, block);
         r += count > 0 ? count : 1;
     }

@@ -21,7 +21,7 @@ def start(rows, head_dim):
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
 @pytest.mark.parametrize("head_dim", [16, 96, 256])
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 23])
 def test_blocks_give_softmax_times_values(isa, kv_format, head_dim, rows):
     if kv_format == "q8_0" and head_dim % 32:
         pytest.skip("q8_0 has groups of 32")
@@ -82,13 +82,16 @@ def test_f16_is_nearest_even(isa, values):
 
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
-def test_a_row_has_the_same_bits_alone_and_among_others(isa, kv_format):
+@pytest.mark.parametrize(("rows", "head_dim"), [(9, 96), (53, 96), (128, 32), (31, 288)])
+def test_a_row_has_the_same_bits_alone_and_among_others(isa, kv_format, rows, head_dim):
+    """Also among as many as a prompt's, which go over widened tiles: up to 96 rows of at most 256 values."""
     rng = np.random.default_rng(1)
-    rows, head_dim = 9, 96
     query = rng.standard_normal((rows, head_dim)).astype(np.float32)
     keys, values = (rng.standard_normal((64, head_dim)).astype(np.float32) for _ in range(2))
     block = blocks(isa, kv_format, keys, values)
-    visible = np.array([64, 3, 64, 0, 1, 17, 64, 63, 33], np.int32)
+    visible = np.full(rows, 64, np.int32)
+    visible[:9] = [64, 3, 64, 0, 1, 17, 64, 63, 33]
+    visible[24:32] = rng.integers(1, 65, len(visible[24:32]))
     carried = [a.astype(np.float32) for a in (rng.random(rows), rng.random(rows) + 1, rng.random((rows, head_dim)))]
     together = leaves.attend_block(isa, kv_format, query, *block, visible, *carried)
     for r in range(rows):
@@ -100,7 +103,7 @@ def test_a_row_has_the_same_bits_alone_and_among_others(isa, kv_format):
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
 @pytest.mark.parametrize("head_dim", [32, 96, 256])
-@pytest.mark.parametrize("rows", [1, 4, 5])
+@pytest.mark.parametrize("rows", [1, 4, 5, 24])
 def test_what_is_read_ahead_changes_nothing(isa, kv_format, head_dim, rows):
     rng = np.random.default_rng(5)
     query, keys = (rng.standard_normal((n, head_dim)).astype(np.float32) for n in (rows, 64))
@@ -134,20 +137,21 @@ def test_scores_have_the_same_bits_whatever_the_instruction_set(isa, kv_format):
 
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
-def test_keys_out_of_sight_may_hold_anything(isa, kv_format):
+@pytest.mark.parametrize("rows", [4, 24])
+def test_keys_out_of_sight_may_hold_anything(isa, kv_format, rows):
     rng = np.random.default_rng(2)
-    query = rng.standard_normal((4, 32)).astype(np.float32)
+    query = rng.standard_normal((rows, 32)).astype(np.float32)
     keys, values = (rng.standard_normal((64, 32)).astype(np.float32) for _ in range(2))
-    visible = np.array([5, 9, 9, 6], np.int32)
-    clean = leaves.attend_block(isa, kv_format, query, *blocks(isa, kv_format, keys, values), visible, *start(4, 32))
+    visible = np.resize(np.array([5, 9, 9, 6], np.int32), rows)
+    clean = leaves.attend_block(isa, kv_format, query, *blocks(isa, kv_format, keys, values), visible, *start(rows, 32))
     keys[9:], values[9:] = np.nan, np.inf
-    keys[6], values[8] = np.nan, np.nan  # seen by rows 1 and 2 only
+    keys[6], values[8] = np.nan, np.nan  # seen by those of 9 only
     for written in (64, 9):  # the rest of the block is 0xff
         block = blocks(isa, kv_format, keys[:written], values[:written])
-        dirty = leaves.attend_block(isa, kv_format, query, *block, visible, *start(4, 32))
+        dirty = leaves.attend_block(isa, kv_format, query, *block, visible, *start(rows, 32))
         for before, after in zip(clean, dirty, strict=True):
-            np.testing.assert_array_equal(after[[0, 3]], before[[0, 3]])
-        assert np.isnan(dirty[2][1:3]).all()
+            np.testing.assert_array_equal(after[visible < 9], before[visible < 9])
+        assert np.isnan(dirty[2][visible == 9]).all()
 
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
