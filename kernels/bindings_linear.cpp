@@ -74,10 +74,12 @@ Out dots(const std::string& isa, const In<float, 2>& x, const Tensor& weight, in
     return y.array;
 }
 
-Out round_bf16(const std::string& isa, const In<float, 1>& x) {
-    Made<float> out({x.size()});
-    kernels_of(isa).round_bf16(x.data(), x.size(), out.data);
-    return out.array;
+// One panel's worth of activations: (integers, their scale).
+auto quantize_i16(const std::string& isa, const In<float, 1>& x) {
+    require(x.size() % 32 == 0 && x.size() <= kPanelDepth, "at most 512 values, a multiple of 32");
+    Made<int16_t> q({x.size()});
+    const float scale = kernels_of(isa).quantize_i16(x.data(), x.size(), q.data);
+    return std::tuple(q.array, scale);
 }
 
 Out decode_row(const std::string& isa, const Tensor& weight, int64_t row) {
@@ -88,24 +90,69 @@ Out decode_row(const std::string& isa, const Tensor& weight, int64_t row) {
     return out.array;
 }
 
-Out decode_panel(const std::string& isa, const Tensor& weight, int64_t row, int64_t k_begin, int64_t k_len) {
+// f32: [k_len, 16] values. Others: (integers [k_len, 16], scales [16]).
+nb::object decode_panel(const std::string& isa, const Tensor& weight, int64_t row, int64_t k_begin, int64_t k_len) {
     const Copied w(weight);
-    const int64_t block = is_blocks(w->family) ? traits_of(w->family).len : 16;
+    const int64_t block = is_blocks(w->family) ? traits_of(w->family).len : 32;
     require(0 <= row && row < w->rows && 0 <= k_begin && 0 <= k_len && k_begin + k_len <= w->cols, "the panel exists");
     require(row % w.together() == 0 && k_begin % block == 0 && k_len % block == 0, "it is cut at blocks");
-    Made<float> panel({static_cast<size_t>(k_len), kPanelCols});
-    kernels_of(isa).decode_panel[w.family()](*w, row, k_begin, k_len, panel.data);
-    return panel.array;
+    require(k_len <= kPanelDepth, "it has at most 512 columns");
+    const auto panel = std::make_unique<Panel>();
+    kernels_of(isa).decode_panel[w.family()](*w, row, k_begin, k_len, *panel);
+    if (w->family == Family::f32) {
+        Made<float> values({static_cast<size_t>(k_len), kPanelCols});
+        std::copy_n(panel->values[0], k_len * kPanelCols, values.data);
+        return nb::cast(values.array);
+    }
+    Made<int16_t> codes({static_cast<size_t>(k_len), kPanelCols});
+    for (int64_t k = 0; k < k_len; ++k) {
+        for (int64_t j = 0; j < kPanelCols; ++j) codes.data[k * kPanelCols + j] = panel->codes[k / 2][j][k % 2];
+    }
+    Made<float> scales({static_cast<size_t>(kPanelCols)});
+    std::copy_n(panel->scales, kPanelCols, scales.data);
+    return nb::make_tuple(codes.array, scales.array);
+}
+
+Made<float> sums_from(const std::optional<In<float, 2>>& y, size_t rows) {
+    require(!y || (y->shape(0) == rows && y->shape(1) == kPanelCols), "y is [m, 16]");
+    Made<float> out({rows, kPanelCols});
+    if (y) std::copy_n(y->data(), y->size(), out.data);
+    return out;
 }
 
 // `y` is what to add to; None starts from zero.
-Out panel_product(const std::string& isa, const In<float, 2>& x, const In<float, 2>& panel,
+Out panel_product(const std::string& isa, const In<float, 2>& x, const In<float, 2>& values,
                   const std::optional<In<float, 2>>& y) {
-    require(panel.shape(0) == x.shape(1) && panel.shape(1) == kPanelCols, "panel is [k, 16]");
-    require(!y || (y->shape(0) == x.shape(0) && y->shape(1) == kPanelCols), "y is [m, 16]");
-    Made<float> out({x.shape(0), kPanelCols});
-    if (y) std::copy_n(y->data(), y->size(), out.data);
-    kernels_of(isa).panel_product(x.data(), x.shape(1), x.shape(0), panel.data(), x.shape(1), !y, out.data, kPanelCols);
+    require(values.shape(0) == x.shape(1) && values.shape(1) == kPanelCols, "the panel is [k, 16]");
+    require(values.shape(0) <= kPanelDepth, "it has at most 512 columns");
+    const auto panel = std::make_unique<Panel>();
+    std::copy_n(values.data(), values.size(), panel->values[0]);
+    Made<float> out = sums_from(y, x.shape(0));
+    kernels_of(isa).panel_product(x.data(), x.shape(1), x.shape(0), *panel, x.shape(1), !y, out.data, kPanelCols);
+    return out.array;
+}
+
+// x [m, k] and codes [k, 16] are integers, d [m] and scales [16] their scales.
+Out int_panel_product(const std::string& isa, const In<int16_t, 2>& x, const In<float, 1>& d,
+                      const In<int16_t, 2>& codes, const In<float, 1>& scales, const std::optional<In<float, 2>>& y) {
+    const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
+    require(codes.shape(0) == x.shape(1) && codes.shape(1) == kPanelCols, "codes are [k, 16]");
+    require(k <= kPanelDepth && k % 32 == 0, "k is a multiple of 32 and at most 512");
+    require(d.size() == x.shape(0) && scales.size() == kPanelCols, "a scale for each row");
+    const auto panel = std::make_unique<Panel>();
+    for (int64_t kk = 0; kk < k; ++kk) {
+        for (int64_t j = 0; j < kPanelCols; ++j) panel->codes[kk / 2][j][kk % 2] = codes.data()[kk * kPanelCols + j];
+    }
+    std::copy_n(scales.data(), kPanelCols, panel->scales);
+    std::vector<int16_t> strips(m * k);
+    for (int64_t i = 0; i < m; ++i) {
+        const int64_t strip = i / kStripRows * kStripRows, rows = std::min(m - strip, kStripRows);
+        for (int64_t kk = 0; kk < k; ++kk) {
+            strips[strip * k + (kk / 2 * rows + i - strip) * 2 + kk % 2] = x.data()[i * k + kk];
+        }
+    }
+    Made<float> out = sums_from(y, x.shape(0));
+    kernels_of(isa).int_panel_product({m, strips.data(), d.data()}, *panel, k, !y, out.data, kPanelCols);
     return out.array;
 }
 
@@ -114,10 +161,12 @@ Out panel_product(const std::string& isa, const In<float, 2>& x, const In<float,
 void bind_linear(nb::module_& leaves) {
     leaves.def("quantize_i8", quantize_i8, "isa"_a, "x"_a);
     leaves.def("dots", dots, "isa"_a, "x"_a, "weight"_a, "begin"_a, "end"_a);
-    leaves.def("round_bf16", round_bf16, "isa"_a, "x"_a);
+    leaves.def("quantize_i16", quantize_i16, "isa"_a, "x"_a);
     leaves.def("decode_row", decode_row, "isa"_a, "weight"_a, "row"_a);
     leaves.def("decode_panel", decode_panel, "isa"_a, "weight"_a, "row"_a, "k_begin"_a, "k_len"_a);
-    leaves.def("panel_product", panel_product, "isa"_a, "x"_a, "panel"_a, "y"_a = nb::none());
+    leaves.def("panel_product", panel_product, "isa"_a, "x"_a, "values"_a, "y"_a = nb::none());
+    leaves.def("int_panel_product", int_panel_product, "isa"_a, "x"_a, "d"_a, "codes"_a, "scales"_a,
+               "y"_a = nb::none());
 }
 
 }  // namespace qwick

@@ -29,9 +29,10 @@ void for_each_leaf(Visit visit) {
     visit(std::string(#field ".") + (names)[i], [i](auto& k) -> auto& { return k.field[i]; })
     QWICK_LEAF(quantize_i8);
     QWICK_LEAVES(dots, kNumFamilies, kFamilyNames);
-    QWICK_LEAF(round_bf16);
+    QWICK_LEAF(quantize_i16);
     QWICK_LEAVES(decode_panel, kNumFamilies, kFamilyNames);
     QWICK_LEAF(panel_product);
+    QWICK_LEAF(int_panel_product);
     QWICK_LEAVES(decode_row, kNumFamilies, kFamilyNames);
     QWICK_LEAF(add);
     QWICK_LEAF(silu_mul);
@@ -51,7 +52,7 @@ void for_each_leaf(Visit visit) {
 #undef QWICK_LEAF
 #undef QWICK_LEAVES
 }
-constexpr int kNumLeaves = 14 + 3 * kNumFamilies + 4 * kNumKvFormats;
+constexpr int kNumLeaves = 15 + 3 * kNumFamilies + 4 * kNumKvFormats;
 static_assert(sizeof(Kernels) == kNumLeaves * sizeof(void (*)()), "for_each_leaf must visit every leaf");
 
 }  // namespace

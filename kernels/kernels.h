@@ -25,9 +25,11 @@ QWICK_INLINE bool is_blocks(Family family) {
     return family >= Family::i8;
 }
 
-constexpr int64_t kQuantBlock = 32;  // values along k that share one scale of a quantised activation
-constexpr int64_t kPanelCols = 16;   // weight rows (output columns) of one panel
-constexpr int64_t kDeltaTile = 16;   // v lanes of the delta rule's state that lie together
+constexpr int64_t kQuantBlock = 32;   // values along k that share one scale of a quantised activation
+constexpr int64_t kPanelCols = 16;    // weight rows (output columns) of one panel
+constexpr int64_t kPanelDepth = 512;  // columns of a panel, at absolute multiples: whole blocks
+constexpr int64_t kStripRows = 6;     // activation rows whose integers lie together, pair by pair: codec/panel.h
+constexpr int64_t kDeltaTile = 16;    // v lanes of the delta rule's state that lie together
 
 enum class KvFormat : int32_t { f32, f16, bf16, q8_0 };  // of keys and values: attention/kv_block.h
 constexpr int kNumKvFormats = 4;
@@ -43,12 +45,30 @@ struct Weight {
 // m activation rows of length k. `f32` is always there; the decode rows of block families read what is quantised.
 struct Rows {
     int64_t m, k;
-    const float* f32;  // [m, ld]; already rounded to bf16 where the role and family ask for it
+    const float* f32;  // [m, ld]
     int64_t ld;
     const int8_t* q;         // [m, k]
     const float* d;          // [m, k / 32]
     const int16_t* sums;     // [m, k / 16]: of q
     const uint8_t* shifted;  // [m, k]: q + 128
+};
+
+// 16 weight rows by up to kPanelDepth columns, k-major. Family f32: as they are. All others: integers, k in pairs,
+// times a scale for each row (codec/panel.h).
+struct alignas(64) Panel {
+    union {
+        float values[kPanelDepth][kPanelCols];
+        int16_t codes[kPanelDepth / 2][kPanelCols][2];
+    };
+    float scales[kPanelCols];
+};
+
+// m activation rows in one panel's columns: integers times a scale for each row. Strips of kStripRows rows, the last
+// one perhaps shorter, lie one after another, each [k_len / 2][its rows][2].
+struct IntRows {
+    int64_t m;
+    const int16_t* q;
+    const float* d;  // [m]
 };
 
 // Query rows over one kv head, and their running softmax: m starts at -inf, l and acc at 0.
@@ -76,15 +96,18 @@ struct Kernels {
     void (*dots[kNumFamilies])(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy);
 
     // --- linear, prompt rows
-    // out[i] = x[i] rounded to bf16 (nearest even), as f32.
-    void (*round_bf16)(const float* x, int64_t n, float* out);
-    // panel[kk * kPanelCols + j] = w[row + j][k_begin + kk], zero for rows past the end; rounded to bf16 unless f32.
-    // row, k_begin and k_len are multiples of 16; blocks: k_begin and k_len of the block's length.
-    void (*decode_panel[kNumFamilies])(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel);
-    // y[i * ldy + j] (+)= sum_kk x[i * ldx + kk] * panel[kk * kPanelCols + j], kk ascending, fused multiply-add, for
+    // Up to kPanelDepth values as integers of at most 2047. Returns their scale; see codec/panel.h.
+    float (*quantize_i16)(const float* x, int64_t n, int16_t* q);
+    // Rows [row, row + kPanelCols) and columns [k_begin, k_begin + k_len) of w; rows past the end are zeros. `row` is a
+    // multiple of 16, k_begin and k_len <= kPanelDepth are of the block's length, or of 32.
+    void (*decode_panel[kNumFamilies])(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, Panel& panel);
+    // f32. y[i * ldy + j] (+)= sum_kk x[i * ldx + kk] * panel.values[kk][j], kk ascending, fused multiply-add, for
     // i < m, j < kPanelCols. `first` starts from zero, otherwise from y.
-    void (*panel_product)(const float* x, int64_t ldx, int64_t m, const float* panel, int64_t k_len, bool first,
+    void (*panel_product)(const float* x, int64_t ldx, int64_t m, const Panel& panel, int64_t k_len, bool first,
                           float* y, int64_t ldy);
+    // The other families. y[i * ldy + j] = fma(dot of row i's integers and those of panel row j, x.d[i] *
+    // panel.scales[j], first ? 0 : y[i * ldy + j]): the same bits on every ISA.
+    void (*int_panel_product)(const IntRows& x, const Panel& panel, int64_t k_len, bool first, float* y, int64_t ldy);
 
     // --- elementwise and norms
     void (*decode_row[kNumFamilies])(const Weight& w, int64_t row, float* out);  // exact (not bf16-rounded)

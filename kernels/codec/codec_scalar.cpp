@@ -4,8 +4,7 @@
 #include <numeric>
 
 #include "codec/codec.h"
-#include "codec/half.h"
-#include "codec/row_block.h"
+#include "codec/panel_scalar.h"
 #include "tables.h"
 
 namespace qwick::scalar {
@@ -36,56 +35,18 @@ void quantize_i8(const float* x, int64_t k, int8_t* q, float* d, int16_t* sums) 
     }
 }
 
-void round_bf16(const float* x, int64_t n, float* out) {
-    for (int64_t i = 0; i < n; ++i) out[i] = rounded_to_bf16(x[i]);
-}
-
-// Element (row, col) of a family of single values, exactly.
-template <Family family>
-float element(const Weight& w, int64_t row, int64_t col) {
-    const int64_t index = row * w.cols + col;
-    if constexpr (family == Family::f32) return static_cast<const float*>(w.data)[index];
-    if constexpr (family == Family::bf16) return bf16_to_f32(static_cast<const uint16_t*>(w.data)[index]);
-    if constexpr (family == Family::f16) return f16_to_f32(static_cast<const uint16_t*>(w.data)[index]);
-}
-
-template <Family family>
-void decode_panel(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel) {
-    for (int64_t kk = 0; kk < k_len; ++kk) {
-        for (int64_t j = 0; j < kPanelCols; ++j) {
-            const float value = row + j < w.rows ? element<family>(w, row + j, k_begin + kk) : 0;
-            panel[kk * kPanelCols + j] = family == Family::f32 ? value : rounded_to_bf16(value);
-        }
-    }
-}
-
-// Rows past the end are zeros in memory.
-void decode_panel_of_blocks(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel) {
-    const BlockTraits traits = traits_of(w.family);
-    const uint8_t* block = tile_of(w, row) + k_begin / traits.len * traits.bytes();
-    for (int64_t kk = 0; kk < k_len; kk += traits.len, block += traits.bytes()) {
-        for (int64_t j = 0; j < kPanelCols; ++j) {
-            RowBlock staged;
-            float values[kMaxBlock];
-            load_row(traits, block, j, staged);
-            values_of(traits, staged, values);
-            for (int64_t i = 0; i < traits.len; ++i) panel[(kk + i) * kPanelCols + j] = rounded_to_bf16(values[i]);
-        }
-    }
-}
-
 }  // namespace
 
 void fill_codec(Kernels& table) {
     table.quantize_i8 = quantize_i8;
-    table.round_bf16 = round_bf16;
+    table.quantize_i16 = quantize_i16;
     for (int family = 0; family < kNumFamilies; ++family) {
         table.decode_row[family] = decode_memory_row;
-        table.decode_panel[family] = decode_panel_of_blocks;
+        table.decode_panel[family] = int_panel_of_blocks;
     }
-    table.decode_panel[static_cast<int>(Family::f32)] = decode_panel<Family::f32>;
-    table.decode_panel[static_cast<int>(Family::bf16)] = decode_panel<Family::bf16>;
-    table.decode_panel[static_cast<int>(Family::f16)] = decode_panel<Family::f16>;
+    table.decode_panel[static_cast<int>(Family::f32)] = float_panel;
+    table.decode_panel[static_cast<int>(Family::bf16)] = int_panel<Family::bf16>;
+    table.decode_panel[static_cast<int>(Family::f16)] = int_panel<Family::f16>;
 }
 
 }  // namespace qwick::scalar

@@ -1,5 +1,5 @@
 // How weights and activations are stored and read back. Included after simd_<isa>.h.
-#include "codec/block_panels_simd.h"
+#include "codec/value_panels_simd.h"
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
@@ -34,43 +34,15 @@ void quantize_i8(const float* x, int64_t k, int8_t* q, float* d, int16_t* sums) 
     }
 }
 
-void round_row(const float* x, int64_t n, float* out) {
-    int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) store(out + i, round_bf16(load(x + i)));
-    if (i < n) store_n(out + i, round_bf16(load_n(x + i, n - i, zero())), n - i);
-}
-
-// kLanes values of a row from column k on.
-template <Family family>
-inline Vec load_weights(const Weight& w, int64_t row, int64_t k) {
-    const int64_t index = row * w.cols + k;
-    if constexpr (family == Family::f32) return load(static_cast<const float*>(w.data) + index);
-    if constexpr (family == Family::bf16) return load_bf16(static_cast<const uint16_t*>(w.data) + index);
-    if constexpr (family == Family::f16) return load_f16(static_cast<const uint16_t*>(w.data) + index);
-}
-
 template <Family family>
 void decode_row(const Weight& w, int64_t row, float* out) {
     for (int64_t k = 0; k < w.cols; k += kLanes) store(out + k, load_weights<family>(w, row, k));
 }
 
 template <Family family>
-void decode_panel(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, float* panel) {
-    const int64_t num_rows = w.rows - row < kPanelCols ? w.rows - row : kPanelCols;
-    for (int64_t kk = 0; kk < k_len; kk += kLanes) {
-        Vec rows[kPanelCols];
-        for (int64_t j = 0; j < kPanelCols; ++j) {
-            rows[j] = j < num_rows ? load_weights<family>(w, row + j, k_begin + kk) : zero();
-            if constexpr (family == Family::f16) rows[j] = round_bf16(rows[j]);
-        }
-        store_transposed(rows, panel + kk * kPanelCols);
-    }
-}
-
-template <Family family>
 void fill_values(Kernels& table) {
     table.decode_row[static_cast<int>(family)] = decode_row<family>;
-    table.decode_panel[static_cast<int>(family)] = decode_panel<family>;
+    table.decode_panel[static_cast<int>(family)] = decode_int_panel<family>;
 }
 
 template <int first>
@@ -85,10 +57,11 @@ void fill_block_panels(Kernels& table) {
 
 void fill_codec(Kernels& table) {
     table.quantize_i8 = quantize_i8;
-    table.round_bf16 = round_row;
+    table.quantize_i16 = quantize_i16;
     fill_values<Family::f32>(table);
     fill_values<Family::bf16>(table);
     fill_values<Family::f16>(table);
+    table.decode_panel[static_cast<int>(Family::f32)] = decode_float_panel;
     fill_block_panels<static_cast<int>(Family::i8)>(table);
 }
 

@@ -11,6 +11,10 @@ namespace {
 constexpr int kSharingRows = 4;         // activation rows that share codes in registers
 constexpr bool kDecodesForMany = true;  // more of them: decoded_dots_simd.h
 
+inline void add_dot_pairs(Ints& sum, Ints a, Ints b) {
+    multiply_add_pairs(sum, a, b);
+}
+
 constexpr int largest_code(const BlockTraits& traits) {  // in magnitude
     if (traits.codes == Codes::iq4) return 127;
     if (traits.codes == Codes::fp4) return 12;

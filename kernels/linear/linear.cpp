@@ -4,30 +4,22 @@
 #include <cstring>
 
 #include "codec/codec.h"
+#include "linear/activations.h"
 
 namespace qwick {
 namespace {
 
-constexpr int64_t kDecodeRows = 16;   // activation rows per pass over a piece of weight
-constexpr int64_t kPanelDepth = 512;  // k per panel, whole blocks: 32 KiB, half of L1 or a small part of L2
+constexpr int64_t kDecodeRows = 16;  // activation rows per pass over a piece of weight
+// Of prompt rows: panels that are decoded together, and activation rows that meet all of them before the next ones
+// come: 64 and 96 KiB. A panel stays in L1, its activations in L2 for the next panel; all of them would come from L3.
+constexpr int64_t kPanelsTogether = 4, kRowsTogether = 16 * kStripRows;
 // Of weight per item. A piece begins with cold lines, and the lines prefetched behind it may be another thread's: with
 // 32 KiB two threads of a Milan read 21 GB/s of Q8_0, with 128 KiB 25. Matrices that would leave threads without work
-// are cut finer, and prompts, whose pieces take long.
+// are cut finer. Pieces of prompts, which take long, are what is decoded together.
 constexpr int64_t kPieceBytes = 128 << 10, kLeastPieceBytes = 32 << 10, kPiecesPerThread = 4;
 constexpr int64_t kMaxPieces = 4096;  // per weight; the LM head has 248,320 rows
 
-// The activations in every form that some span and weight need.
-struct Activations {
-    const float* x;          // [rows, k]
-    const float* rounded;    // [rows, k], prompt rows only
-    const int8_t* q;         // [rows, k], decode rows only
-    const float* d;          // [rows, k / 32]
-    const int16_t* sums;     // [rows, k / 16]
-    const uint8_t* shifted;  // [rows, k]: q + 128
-    int64_t k;
-};
-
-bool needs_rounding(const Weight& w) {
+bool needs_ints(const Weight& w) {
     return w.family != Family::f32;
 }
 bool needs_quants(const Weight& w) {
@@ -42,8 +34,9 @@ struct Cut {
     Cut(const Weight& w, int threads, bool prompt) : tiles((w.rows + kPanelCols - 1) / kPanelCols) {
         const int64_t total = tiles * memory_bytes(w.family, kPanelCols, w.cols);
         const int64_t share = total / (threads * kPiecesPerThread);
-        const int64_t bytes = prompt ? kLeastPieceBytes : std::min(std::max(share, kLeastPieceBytes), kPieceBytes);
-        pieces = (total + bytes - 1) / bytes;
+        const int64_t bytes = std::min(std::max(share, kLeastPieceBytes), kPieceBytes);
+        const int64_t together = std::min(std::max<int64_t>(tiles / (threads * kPiecesPerThread), 1), kPanelsTogether);
+        pieces = prompt ? (tiles + together - 1) / together : (total + bytes - 1) / bytes;
         if (pieces > threads) pieces = (pieces + threads - 1) / threads * threads;
         pieces = std::max<int64_t>(std::min({pieces, tiles, kMaxPieces}), 1);
     }
@@ -56,19 +49,21 @@ struct Multiplier {
     const std::vector<RowSpan>& spans;
     Activations in;
     int64_t num_prompt_rows;
-    int64_t tile_len, scratch_len;
-    float* scratch;  // per thread: two tiles, one panel
+    int64_t tile_len;
+    float* scratch;  // per thread: two tiles
+    Panel* panels;   // per thread: kPanelsTogether
 
-    float* tile(int thread, int which) const { return scratch + thread * scratch_len + which * tile_len; }
-    float* panel(int thread) const { return tile(thread, 2); }
+    float* tile(int thread, int which) const { return scratch + (2 * thread + which) * tile_len; }
 
     void piece(const Product& p, int64_t begin, int64_t end, int thread) const {
         for (const RowSpan& span : spans) {
             if (span.role == Role::decode) decode_rows(p, span, begin, end, thread);
         }
         if (num_prompt_rows == 0) return;
-        for (int64_t col = begin; col < end; col += kPanelCols)
-            prompt_rows(p, col, std::min(end - col, kPanelCols), thread);
+        // Few rows stay in L2 anyway, and need weights as fast as memory gives them: tile by tile.
+        const int64_t together = (num_prompt_rows > kRowsTogether ? kPanelsTogether : 1) * kPanelCols;
+        for (int64_t col = begin; col < end; col += together)
+            prompt_rows(p, col, std::min(end - col, together), thread);
     }
 
     void dots(const Weight& w, int64_t row, int64_t m, int64_t begin, int64_t end, float* y, int64_t ldy) const {
@@ -99,30 +94,52 @@ struct Multiplier {
         }
     }
 
-    // All prompt rows times 16 weight rows; every weight block is decoded once.
-    void product(const Weight& w, int64_t col, float* y, float* panel) const {
-        const float* x = needs_rounding(w) ? in.rounded : in.x;
+    // All prompt rows times `width` weight rows into y [rows, width]; every weight block is decoded once.
+    void product(const Weight& w, int64_t col, int64_t width, float* y, Panel* panel) const {
+        const int64_t count = (width + kPanelCols - 1) / kPanelCols, ldy = count * kPanelCols;
         for (int64_t k_begin = 0; k_begin < in.k; k_begin += kPanelDepth) {
-            const int64_t k_len = std::min(in.k - k_begin, kPanelDepth);
-            step.kernels.decode_panel[static_cast<int>(w.family)](w, col, k_begin, k_len, panel);
-            float* rows = y;
-            for (const RowSpan& span : spans) {
-                if (span.role != Role::prompt) continue;
-                const int64_t m = span.end - span.begin;
-                step.kernels.panel_product(x + span.begin * in.k + k_begin, in.k, m, panel, k_len, k_begin == 0, rows,
-                                           kPanelCols);
-                rows += m * kPanelCols;
+            const int64_t k_len = panel_columns(in.k, k_begin);
+            for (int64_t i = 0; i < count; ++i) {
+                step.kernels.decode_panel[static_cast<int>(w.family)](w, col + i * kPanelCols, k_begin, k_len,
+                                                                      panel[i]);
+            }
+            (this->*(needs_ints(w) ? &Multiplier::add_ints : &Multiplier::add_floats))(k_begin, k_len, panel, count, y,
+                                                                                       ldy);
+        }
+    }
+
+    void add_ints(int64_t k_begin, int64_t k_len, const Panel* panel, int64_t count, float* y, int64_t ldy) const {
+        const int16_t* q = in.ints + k_begin * num_prompt_rows;
+        const float* d = in.int_scales + k_begin / kPanelDepth * num_prompt_rows;
+        for (int64_t row = 0; row < num_prompt_rows; row += kRowsTogether) {
+            const IntRows rows{std::min(num_prompt_rows - row, kRowsTogether), q + row * k_len, d + row};
+            for (int64_t i = 0; i < count; ++i) {
+                step.kernels.int_panel_product(rows, panel[i], k_len, k_begin == 0, y + row * ldy + i * kPanelCols,
+                                               ldy);
             }
         }
     }
 
+    void add_floats(int64_t k_begin, int64_t k_len, const Panel* panel, int64_t count, float* y, int64_t ldy) const {
+        for (const RowSpan& span : spans) {
+            if (span.role != Role::prompt) continue;
+            const int64_t m = span.end - span.begin;
+            const float* x = in.x + span.begin * in.k + k_begin;
+            for (int64_t i = 0; i < count; ++i)
+                step.kernels.panel_product(x, in.k, m, panel[i], k_len, k_begin == 0, y + i * kPanelCols, ldy);
+            y += m * ldy;
+        }
+    }
+
     void prompt_rows(const Product& p, int64_t col, int64_t width, int thread) const {
-        product(p.weight, col, tile(thread, 0), panel(thread));
-        if (p.up) product(*p.up, col, tile(thread, 1), panel(thread));
+        Panel* panel = panels + thread * kPanelsTogether;
+        product(p.weight, col, width, tile(thread, 0), panel);
+        if (p.up) product(*p.up, col, width, tile(thread, 1), panel);
+        const int64_t ldy = (width + kPanelCols - 1) / kPanelCols * kPanelCols;
         int64_t offset = 0;
         for (const RowSpan& span : spans) {
             if (span.role != Role::prompt) continue;
-            for (int64_t row = span.begin; row < span.end; ++row, offset += kPanelCols) {
+            for (int64_t row = span.begin; row < span.end; ++row, offset += ldy) {
                 finish(p, row, col, width, thread, offset);
             }
         }
@@ -142,35 +159,6 @@ struct Multiplier {
     }
 };
 
-void shift(const int8_t* q, int64_t n, uint8_t* shifted) {
-    for (int64_t i = 0; i < n; ++i) shifted[i] = static_cast<uint8_t>(q[i] ^ -128);
-}
-
-Activations prepare(Step& step, const float* x, int64_t k, const std::vector<RowSpan>& spans, bool round,
-                    bool quantize) {
-    const int64_t rows = spans.back().end, blocks = k / kQuantBlock;
-    float* rounded = step.scratch.get<float>(round ? rows * k : 0);
-    auto* q = step.scratch.get<int8_t>(quantize ? rows * k : 0);
-    float* d = step.scratch.get<float>(quantize ? rows * blocks : 0);
-    auto* sums = step.scratch.get<int16_t>(quantize ? rows * blocks * 2 : 0);
-    auto* shifted = step.scratch.get<uint8_t>(quantize ? rows * k : 0);
-    for (const RowSpan& span : spans) {
-        const bool prompt = span.role == Role::prompt;
-        if (!(prompt ? round : quantize)) continue;
-        step.for_pieces(span.end - span.begin, 4, [&](int64_t begin, int64_t end, int) {
-            for (int64_t row = span.begin + begin; row < span.begin + end; ++row) {
-                if (prompt) {
-                    step.kernels.round_bf16(x + row * k, k, rounded + row * k);
-                } else {
-                    step.kernels.quantize_i8(x + row * k, k, q + row * k, d + row * blocks, sums + row * blocks * 2);
-                    shift(q + row * k, k, shifted + row * k);
-                }
-            }
-        });
-    }
-    return {x, rounded, q, d, sums, shifted, k};
-}
-
 }  // namespace
 
 void multiply(Step& step, const float* x, int64_t k, const std::vector<RowSpan>& spans, const Product* products,
@@ -179,20 +167,28 @@ void multiply(Step& step, const float* x, int64_t k, const std::vector<RowSpan>&
     int64_t prompt = 0;
     for (const RowSpan& span : spans) prompt += span.role == Role::prompt ? span.end - span.begin : 0;
     const auto cut_of = [&](const Weight& w) { return Cut(w, step.pool.threads(), prompt > 0); };
-    bool round = false, quantize = false;
+    bool ints = false, quantize = false;
     int64_t num_pieces = 0, widest = kPanelCols;
     for (int64_t i = 0; i < num_products; ++i) {
         const Product& p = products[i];
-        round |= needs_rounding(p.weight) || (p.up && needs_rounding(*p.up));
+        ints |= needs_ints(p.weight) || (p.up && needs_ints(*p.up));
         quantize |= needs_quants(p.weight) || (p.up && needs_quants(*p.up));
         num_pieces += cut_of(p.weight).pieces;
         widest = std::max(widest, cut_of(p.weight).widest());
     }
-    const Activations in = prepare(step, x, k, spans, round, quantize);
-    const int64_t tile_len = std::max(kDecodeRows * widest, prompt * kPanelCols);
-    const int64_t scratch_len = 2 * tile_len + kPanelDepth * kPanelCols;
-    const Multiplier multiplier{
-        step, spans, in, prompt, tile_len, scratch_len, step.scratch.get<float>(scratch_len * step.pool.threads())};
+    Activations in{};
+    in.x = x, in.k = k;
+    if (quantize) quantize_rows(step, in, spans);
+    if (ints && prompt > 0) round_rows(step, in, spans, prompt);
+    const int64_t tile_len = std::max(kDecodeRows * widest, prompt * kPanelsTogether * kPanelCols);
+    const int64_t threads = step.pool.threads();
+    const Multiplier multiplier{step,
+                                spans,
+                                in,
+                                prompt,
+                                tile_len,
+                                step.scratch.get<float>(2 * tile_len * threads),
+                                step.scratch.get<Panel>(prompt > 0 ? kPanelsTogether * threads : 0)};
     step.pool.for_each(num_pieces, [&](int64_t item, int thread) {
         for (const Product* p = products;; ++p) {
             const Cut cut = cut_of(p->weight);

@@ -15,7 +15,7 @@ struct Product {
     float* out = nullptr;
 };
 
-// Decode rows take int8 activations for weights of blocks, prompt rows bf16-rounded ones for all but f32 (see
+// Decode rows take int8 activations for weights of blocks, prompt rows int16 ones for all but f32 (see
 // ops/contract.py); each is prepared once and shared by all products. x is [spans.back().end, k].
 void multiply(Step& step, const float* x, int64_t k, const std::vector<RowSpan>& spans, const Product* products,
               int64_t num_products);

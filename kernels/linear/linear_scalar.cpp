@@ -1,4 +1,5 @@
 // Matrix products: definitions.
+#include <algorithm>
 #include <cmath>
 
 #include "codec/codec.h"
@@ -95,15 +96,28 @@ void dots_of_blocks(const Rows& x, const Weight& w, int64_t begin, int64_t end, 
     }
 }
 
-void panel_product(const float* x, int64_t ldx, int64_t m, const float* panel, int64_t k_len, bool first, float* y,
+void panel_product(const float* x, int64_t ldx, int64_t m, const Panel& panel, int64_t k_len, bool first, float* y,
                    int64_t ldy) {
     for (int64_t i = 0; i < m; ++i) {
         float* row = y + i * ldy;
         for (int64_t j = 0; first && j < kPanelCols; ++j) row[j] = 0;
         for (int64_t kk = 0; kk < k_len; ++kk) {
             for (int64_t j = 0; j < kPanelCols; ++j) {
-                row[j] = std::fma(x[i * ldx + kk], panel[kk * kPanelCols + j], row[j]);
+                row[j] = std::fma(x[i * ldx + kk], panel.values[kk][j], row[j]);
             }
+        }
+    }
+}
+
+void int_panel_product(const IntRows& x, const Panel& panel, int64_t k_len, bool first, float* y, int64_t ldy) {
+    for (int64_t i = 0; i < x.m; ++i) {
+        const int64_t strip = i / kStripRows * kStripRows, rows = std::min(x.m - strip, kStripRows);
+        const int16_t* q = x.q + strip * k_len + (i - strip) * 2;
+        for (int64_t j = 0; j < kPanelCols; ++j) {
+            int32_t dot = 0;
+            for (int64_t k = 0; k < k_len; ++k) dot += q[k / 2 * rows * 2 + k % 2] * panel.codes[k / 2][j][k % 2];
+            float& out = y[i * ldy + j];
+            out = std::fma(static_cast<float>(dot), x.d[i] * panel.scales[j], first ? 0 : out);
         }
     }
 }
@@ -116,6 +130,7 @@ void fill_linear(Kernels& table) {
     table.dots[static_cast<int>(Family::bf16)] = dots<uint16_t, bf16_to_f32>;
     table.dots[static_cast<int>(Family::f16)] = dots<uint16_t, f16_to_f32>;
     table.panel_product = panel_product;
+    table.int_panel_product = int_panel_product;
 }
 
 }  // namespace qwick::scalar

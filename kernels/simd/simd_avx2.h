@@ -94,6 +94,9 @@ inline void store_i16(int16_t* p, Vec v) {  // rounded half to even
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), words);
 }
+inline Ints narrow(Vec low, Vec high) {  // 2 kLanes values, in order, rounded half to even to 16 bits
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(to_ints(low), to_ints(high)), 0xd8);
+}
 // Nearest even. A NaN stays a quiet NaN; its low half is cleared first so that nothing carries.
 inline Vec round_bf16(Vec v) {
     const Ints high = _mm256_set1_epi32(static_cast<int>(0xffff0000)), plain = _mm256_castps_si256(v);
@@ -122,6 +125,11 @@ inline Ints dot_pairs(Ints a, Ints b) { return _mm256_madd_epi16(a, b); }  // 16
 inline Ints dot_bytes(Ints w, Ints x) { return _mm256_maddubs_epi16(w, x); }  // the same of unsigned w, signed x
 inline Ints abs_bytes(Ints v) { return _mm256_abs_epi8(v); }
 inline Ints with_sign(Ints x, Ints w) { return _mm256_sign_epi8(x, w); }  // x times the sign of w; x >= -127
+inline Ints mul_round(Ints a, Ints b) { return _mm256_mulhrs_epi16(a, b); }  // (a b + 2^14) >> 15, of 16 bits each
+inline Ints bits_of(Vec v) { return _mm256_castps_si256(v); }
+inline Vec floats_of(Ints v) { return _mm256_castsi256_ps(v); }
+inline Ints larger(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
+inline Ints where_greater(Ints a, Ints b) { return _mm256_cmpgt_epi32(a, b); }  // all ones or zero
 template <int n> inline Ints shift_left(Ints v) { return _mm256_slli_epi32(v, n); }
 template <int n> inline Ints shift_right(Ints v) { return _mm256_srli_epi32(v, n); }
 template <int n> inline Ints shift_right_signed(Ints v) { return _mm256_srai_epi32(v, n); }
@@ -140,9 +148,19 @@ inline Ints look_up(const int8_t* table, Ints index) {  // 16 entries, bytes of 
                                index);
 }
 
+inline Ints shuffle_bytes(Ints v, const int8_t* index) {  // in each 16 bytes; zero where the index is negative
+    return _mm256_shuffle_epi8(v,
+                               _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index))));
+}
+
 // Keeps GCC 12 from turning a chain of 16-bit additions into a tree that does not fit the registers.
 inline void keep_order(Ints& v) {
     asm("" : "+x"(v));
+}
+
+// sum + two products of signed 16 bits in each 32-bit lane. GCC 12 adds into another register and moves it back.
+inline void multiply_add_pairs(Ints& sum, Ints a, Ints b) {
+    asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(dot_pairs(a, b)));
 }
 
 // --- panels

@@ -109,6 +109,10 @@ inline void store_i8(int8_t* p, Vec v) {  // rounded half to even
 inline void store_i16(int16_t* p, Vec v) {  // rounded half to even
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(to_ints(v)));
 }
+inline Ints narrow(Vec low, Vec high) {  // 2 kLanes values, in order, rounded half to even to 16 bits
+    const __m512i all = _mm512_castsi256_si512(_mm512_cvtsepi32_epi16(to_ints(low)));
+    return _mm512_inserti64x4(all, _mm512_cvtsepi32_epi16(to_ints(high)), 1);
+}
 // Nearest even. A NaN stays a quiet NaN; its low half is cleared first so that nothing carries.
 inline Vec round_bf16(Vec v) {
     const Ints high = _mm512_set1_epi32(static_cast<int>(0xffff0000)), plain = _mm512_castps_si512(v);
@@ -136,10 +140,17 @@ inline Ints sub_bytes(Ints a, Ints b) { return _mm512_sub_epi8(a, b); }
 inline Ints dot_pairs(Ints a, Ints b) { return _mm512_madd_epi16(a, b); }  // 16-bit products, summed two by two
 inline Ints dot_bytes(Ints w, Ints x) { return _mm512_maddubs_epi16(w, x); }  // the same of unsigned w, signed x
 inline Ints abs_bytes(Ints v) { return _mm512_abs_epi8(v); }
+inline Ints mul_round(Ints a, Ints b) { return _mm512_mulhrs_epi16(a, b); }  // (a b + 2^14) >> 15, of 16 bits each
+inline Ints bits_of(Vec v) { return _mm512_castps_si512(v); }
+inline Vec floats_of(Ints v) { return _mm512_castsi512_ps(v); }
+inline Ints larger(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 template <int n> inline Ints shift_left(Ints v) { return _mm512_slli_epi32(v, n); }
 template <int n> inline Ints shift_right(Ints v) { return _mm512_srli_epi32(v, n); }
 template <int n> inline Ints shift_right_signed(Ints v) { return _mm512_srai_epi32(v, n); }
 // clang-format on
+inline Ints where_greater(Ints a, Ints b) {  // all ones or zero
+    return _mm512_maskz_mov_epi32(_mm512_cmpgt_epi32_mask(a, b), _mm512_set1_epi32(-1));
+}
 inline Ints with_sign(Ints x, Ints w) {  // x, negated where w is negative: where w is 0, it does not count
     return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
 }
@@ -156,6 +167,10 @@ inline Ints look_up(const int8_t* table, Ints index) {  // 16 entries, bytes of 
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table))), index);
 }
 
+inline Ints shuffle_bytes(Ints v, const int8_t* index) {  // in each 16 bytes; zero where the index is negative
+    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index))));
+}
+
 // Keeps GCC 12 from turning a chain of 16-bit additions into a tree that does not fit the registers.
 inline void keep_order(Ints& v) {
 #ifdef QWICK_EMULATE
@@ -163,6 +178,12 @@ inline void keep_order(Ints& v) {
 #else
     asm("" : "+v"(v));
 #endif
+}
+
+// sum + two products of signed 16 bits in each 32-bit lane.
+inline void multiply_add_pairs(Ints& sum, Ints a, Ints b) {
+    sum = add_ints(sum, dot_pairs(a, b));
+    keep_order(sum);
 }
 
 // --- panels

@@ -13,5 +13,10 @@ inline Ints add_dot_bytes(Ints sum, Ints w, Ints x) {
     return _mm512_dpbusd_epi32(sum, w, x);
 }
 
+// sum + two products of signed 16 bits in each 32-bit lane.
+inline void add_dot_pairs(Ints& sum, Ints a, Ints b) {
+    sum = _mm512_dpwssd_epi32(sum, a, b);
+}
+
 }  // namespace
 }  // namespace qwick::avx512_vnni

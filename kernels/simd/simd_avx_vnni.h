@@ -19,5 +19,14 @@ inline Ints add_dot_bytes(Ints sum, Ints w, Ints x) {
 #endif
 }
 
+// sum + two products of signed 16 bits in each 32-bit lane.
+inline void add_dot_pairs(Ints& sum, Ints a, Ints b) {
+#ifdef QWICK_EMULATE
+    sum = add_ints(sum, dot_pairs(a, b));
+#else
+    sum = _mm256_dpwssd_avx_epi32(sum, a, b);
+#endif
+}
+
 }  // namespace
 }  // namespace qwick::avx_vnni

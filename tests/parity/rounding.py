@@ -4,21 +4,40 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from qwick._kernels import leaves
 from qwick.formats import F32, Family, widened
 from qwick.ops.contract import Role
-from qwick.ops.native import decode, encode
+from qwick.ops.native import NativeBackend, decode, encode
 from qwick.ops.torch import TorchBackend, TorchOps, TorchStep
 from tests.parity.network import Piece
 
 
 class RoundingBackend(TorchBackend):
-    """Weights of any format, dequantised, that remember their family."""
+    """Weights of any format, dequantised, that remember their family and know what prompt rows see of them."""
+
+    def __init__(self, dtype):
+        super().__init__(dtype)
+        self._native = NativeBackend(1)
 
     def add_matrix(self, name, shape, format, windows, source=None):
+        windows = list(windows)
         stored = ((first, through(rows, format, source)) for first, rows in windows)
         weight = super().add_matrix(name, shape, F32, stored)
         weight.family = format.family
+        tensor = self._native.add_matrix(name, shape, format, windows, source)
+        weight.of_prompts = lambda: torch.from_numpy(panel_values(tensor, shape))
         return weight
+
+
+def panel_values(tensor, shape):
+    """f64 values of the integers that weights become, and by definition (codec/panel.h) on every CPU alike."""
+    out = np.empty(shape)
+    for row in range(0, shape[0], 16):
+        for k in range(0, shape[1], 512):
+            codes, scales = leaves.decode_panel("scalar", tensor, row, k, min(512, shape[1] - k))
+            place = out[row : row + 16, k : k + 512]
+            place[:] = (codes * scales.astype(np.float64)).T[: len(place)]
+    return out
 
 
 def through(rows, format, source):
@@ -54,20 +73,17 @@ class RoundingOps(TorchOps):
         if weight.family is Family.F32 or (half and role is Role.DECODE):
             return x, weight
         if role is Role.PROMPT:
-            return to_bf16(x), to_bf16(weight)
-        return to_int8(x), weight
+            return to_ints(x, 512, 2047), weight.of_prompts()
+        return to_ints(x, 32, 127), weight
 
 
-def to_bf16(x):
-    return x.float().bfloat16().double()
-
-
-def to_int8(x):
-    """d = amax / 127 per 32, in f32."""
-    blocks = x.float().unflatten(-1, (-1, 32))
-    d = blocks.abs().amax(-1, keepdim=True) / 127
-    quants = torch.where(d > 0, (blocks / d).round(), 0)
-    return (quants * d).flatten(-2).double()
+def to_ints(x, together, top):
+    """d = amax / top per `together` columns, in f32."""
+    parts = []
+    for part in x.float().split(together, dim=-1):
+        d = part.abs().amax(-1, keepdim=True) / top
+        parts.append(torch.where(d > 0, (part / d).round(), 0) * d)
+    return torch.cat(parts, -1).double()
 
 
 def modelled(runner, ids, role):

@@ -25,8 +25,8 @@ DECODED = "IQ3_S"  # of the MTP block's output projection: no kernel reads it
 pytestmark = pytest.mark.filterwarnings("ignore::qwick.errors.FormatWarning")
 
 # Relative RMS error of logits at sigma 3, against f64 arithmetic on gguf-py's dequantised weights; mean KL in nats.
-# Decode rows round activations to int8 in runs of 32 (llama.cpp: 32 or 256, so 0.045), prompt rows to bf16 but
-# for the head.
+# Decode rows round activations to int8 in runs of 32 (llama.cpp: 32 or 256, so 0.045), prompt rows to int16 per 512
+# but for the head.
 LIMITS = {Role.DECODE: (0.035, 6e-3), Role.PROMPT: (0.013, 8e-4)}
 PEER_LIMIT = 0.06
 FACTOR = {Role.DECODE: 0.8, Role.PROMPT: 0.4}  # of llama.cpp's error, at most; all types together

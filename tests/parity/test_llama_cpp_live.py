@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore::qwick.errors
 
 EXACT = 5e-6  # f32 arithmetic over 2 layers of 256: measured 6e-7 (decode), 1e-6 (prompt)
 # Our error over llama.cpp's, at most. Decode: int8 activations in runs of 32 in both engines, but for types of 256
-# llama.cpp has runs of 256. Prompt: bf16 activations have eight bits always, int8 ones only the largest of a run.
-# F16 is worse than llama.cpp, whose activations are f16 there: our prompt rows are bf16 whatever the weights.
+# llama.cpp has runs of 256. Prompt: int16 activations and weights, but an int8 head.
+# F16: activations are f16 in llama.cpp.
 FACTORS = {
     Role.DECODE: {32: 1.15, 256: 0.8},
     Role.PROMPT: {32: 0.6, 256: 0.4},

@@ -54,7 +54,7 @@ def ids():
 
 @pytest.fixture(scope="module")
 def oracle(folder, ids):
-    """Trunk rows in f64, drafts over the first of them, and the error that rounding prompt rows to bf16 must make."""
+    """Trunk rows in f64, drafts over the first of them, and the error that rounding prompt rows must make."""
     runner = runner_of(folder, RoundingBackend(torch.float64))
     trunk = runner.one(Piece(0, ids))
     rounded = relative_error(modelled(runner, ids, Role.PROMPT), trunk.logits)
@@ -107,7 +107,7 @@ def test_f32_weights(folder, ids, oracle, allowed):
 
 
 def test_bf16_weights(folder, ids, oracle, allowed):
-    """As the file has them: decode rows are as exact as with f32 weights; prompt rows round their activations."""
+    """As the file has them: decode rows are as exact as with f32 weights; prompt rows round both operands."""
     trunk, draft, rounded = oracle
     runner = runner_of(folder, open_backend(BEST_ISA))
     check("bf16, decode rows", runner.one(Piece(0, ids[:20], role=Role.DECODE)), first(trunk, 20), allowed)

@@ -13,10 +13,13 @@ Numerics depend on a run's role and a weight's family, never on the number of ro
 family       decode rows                                            prompt rows
 ===========  =====================================================  ==============================================
 f32          f32 products, f32 sums in a fixed order                the same precision
-bf16, f16    f32 activation x weight, f32 sums                      activation and weight rounded to bf16, f32 sums
-of blocks    activation to int8 per 32 (d = amax/127), integer      activation and weight rounded to bf16,
-             dots of sub-blocks, f32 over blocks in a fixed order   f32 sums
+bf16, f16    f32 activation x weight, f32 sums                      activation and weight to int16 per 512 columns
+of blocks    activation to int8 per 32 (d = amax/127), integer      of a row, at most 2047; integer dots, f32 over
+             dots of sub-blocks, f32 over blocks in a fixed order   the 512s in a fixed order (codec/panel.h)
 ===========  =====================================================  ==============================================
+
+Prompt rows' integers are the same on every instruction set so far, so are their bits. A CPU with a matrix unit for
+bf16 may round both operands of prompt rows to bf16 instead: either costs a product less than 4e-3 of its RMS.
 
 The head is for wanted rows only and always has the numerics of decode rows, whatever their role: prompt numerics would
 decode the whole vocabulary's weights for the one row that a prompt wants.

@@ -1,9 +1,8 @@
 """Weights: memory holds what the file says, and the kernels multiply what memory holds.
 
 The error of a product is given relative to the operands' norms, sqrt(sum (x w)^2), and bounded from the operands
-themselves, by the roundings of `ops/contract.py` and nothing else: an operand rounded to bf16 (8 bits) moves by
-2^-8 / sqrt(3) at most (uniform), one quantised per 32 by d / sqrt(12); many such products are independent. `SLACK` is
-the margin.
+themselves, by the roundings of `ops/contract.py` and nothing else: an operand quantised with a step d, of 32 or 512
+columns, moves by d / sqrt(12); many such products are independent. `SLACK` is the margin.
 """
 
 from collections import defaultdict
@@ -25,7 +24,7 @@ ROWS_EACH = 48  # of each matrix: compared with the file
 COLUMNS_EACH = 64  # outputs of a product that are computed again
 NUM_INPUTS = 17  # rows multiplied: more than one tile of them
 SHAPES_EACH = 4  # matrices of different shapes, for each family
-_BF16 = 2.0**-8 / 3**0.5
+_PANEL_LEN, _PANEL_TOP = 512, 2047  # prompt rows: columns with a common step, and how many steps their largest has
 _FLOAT_FAMILIES = (Family.F32, Family.BF16, Family.F16)
 
 
@@ -86,11 +85,20 @@ def _bound(family: Family, role: Role, x: NDArray[np.float64], w: NDArray[np.flo
     """Of the relative error; the last term is f32 sums over k."""
     sums = 2.0**-24 * x.shape[1] ** 0.5
     if role == Role.PROMPT and family != Family.F32:
-        return SLACK * (2**0.5 * _BF16 + sums)
+        # Blocks: from their scales, not all codes of which occur, and each scale is rounded, too.
+        of_x, of_w = _steps(x, _PANEL_LEN, _PANEL_TOP), 2 * _steps(w, _PANEL_LEN, _PANEL_TOP)
+        moved = (of_x**2 @ (w**2).T + x**2 @ (of_w**2).T).sum() / 12
+        return SLACK * (float(np.sqrt(moved)) / max(norm, 1e-30) + sums)
     if role == Role.DECODE and family not in _FLOAT_FAMILIES:
-        d = np.repeat(np.abs(x.reshape(len(x), -1, 32)).max(axis=2) / 127, 32, axis=1)
-        return SLACK * (float(np.sqrt((d**2 / 12 @ (w**2).T).sum())) / max(norm, 1e-30) + sums)
+        moved = (_steps(x, 32, 127) ** 2 @ (w**2).T).sum() / 12
+        return SLACK * (float(np.sqrt(moved)) / max(norm, 1e-30) + sums)
     return SLACK * 4 * sums
+
+
+def _steps(x: NDArray[np.float64], together: int, top: int) -> NDArray[np.float64]:
+    """Of each value of x [n, k]: the largest of its `together` columns, a `top`-th of it."""
+    parts = [np.abs(x[:, at : at + together]) for at in range(0, x.shape[1], together)]
+    return np.concatenate([np.broadcast_to(p.max(axis=1, keepdims=True) / top, p.shape) for p in parts], axis=1)
 
 
 def _by_family(subject: Subject) -> dict[Family, list[TensorSpec]]:
