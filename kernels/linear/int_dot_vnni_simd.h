@@ -22,8 +22,11 @@ constexpr int zero_of(const BlockTraits& traits) {
 template <Family family, int g>
 inline Ints load_unsigned(const uint8_t* quants) {
     constexpr BlockTraits traits = traits_of(family);
+    constexpr int zero = zero_of(traits);
     const Ints codes = load_group<family, g>(quants);
-    return traits.is_signed() ? add_bytes(codes, splat_bytes(zero_of(traits))) : codes;
+    if constexpr (!traits.is_signed()) return codes;
+    if constexpr (zero == 128) return flipped(codes, splat_bytes(zero));  // adds it, modulo 256
+    return add_bytes(codes, splat_bytes(zero));
 }
 
 template <Family family, int M, int g, int n>

@@ -116,6 +116,7 @@ inline void store_ints(void* p, Ints v) { _mm256_storeu_si256(static_cast<__m256
 inline Ints splat_ints(int32_t x) { return _mm256_set1_epi32(x); }
 inline Ints both(Ints a, Ints b) { return _mm256_and_si256(a, b); }
 inline Ints either(Ints a, Ints b) { return _mm256_or_si256(a, b); }
+inline Ints flipped(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
 inline Ints add_ints(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 inline Ints add_pairs(Ints a, Ints b) { return _mm256_add_epi16(a, b); }
 inline Ints sub_pairs(Ints a, Ints b) { return _mm256_sub_epi16(a, b); }

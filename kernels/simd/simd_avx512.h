@@ -132,6 +132,7 @@ inline void store_ints(void* p, Ints v) { _mm512_storeu_si512(p, v); }
 inline Ints splat_ints(int32_t x) { return _mm512_set1_epi32(x); }
 inline Ints both(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 inline Ints either(Ints a, Ints b) { return _mm512_or_si512(a, b); }
+inline Ints flipped(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
 inline Ints add_ints(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 inline Ints add_pairs(Ints a, Ints b) { return _mm512_add_epi16(a, b); }
 inline Ints sub_pairs(Ints a, Ints b) { return _mm512_sub_epi16(a, b); }
