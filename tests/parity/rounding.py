@@ -24,13 +24,16 @@ class RoundingBackend(TorchBackend):
         stored = ((first, through(rows, format, source)) for first, rows in windows)
         weight = super().add_matrix(name, shape, F32, stored)
         weight.family = format.family
-        tensor = self._native.add_matrix(name, shape, format, windows, source)
-        weight.of_prompts = lambda: torch.from_numpy(panel_values(tensor, shape))
+        if format.is_blocks:
+            tensor = self._native.add_matrix(name, shape, format, windows, source)
+            weight.of_prompts = lambda: torch.from_numpy(panel_values(tensor, shape))
+        else:
+            weight.of_prompts = lambda: to_panel_ints(weight)
         return weight
 
 
 def panel_values(tensor, shape):
-    """f64 values of the integers that weights become, and by definition (codec/panel.h) on every CPU alike."""
+    """f64 values of the integers that weights of blocks become, by definition (codec/panel.h) on every CPU alike."""
     out = np.empty(shape)
     for row in range(0, shape[0], 16):
         for k in range(0, shape[1], 512):
@@ -73,17 +76,26 @@ class RoundingOps(TorchOps):
         if weight.family is Family.F32 or (half and role is Role.DECODE):
             return x, weight
         if role is Role.PROMPT:
-            return to_ints(x, 512, 2047), weight.of_prompts()
-        return to_ints(x, 32, 127), weight
+            return to_panel_ints(x), weight.of_prompts()
+        return to_int8(x), weight
 
 
-def to_ints(x, together, top):
-    """d = amax / top per `together` columns, in f32."""
-    parts = []
+def to_panel_ints(x):
+    """amax / 2047 per 512 columns, in f32: codec/panel.h."""
+    return rounded_by_parts(x, 512, 2047, lambda part, amax: part * (2047 / amax))
+
+
+def to_int8(x):
+    """d = amax / 127 per 32, in f32."""
+    return rounded_by_parts(x, 32, 127, lambda part, amax: part / (amax / 127))
+
+
+def rounded_by_parts(x, together, top, scaled):
+    rounded = []
     for part in x.float().split(together, dim=-1):
-        d = part.abs().amax(-1, keepdim=True) / top
-        parts.append(torch.where(d > 0, (part / d).round(), 0) * d)
-    return torch.cat(parts, -1).double()
+        amax = part.abs().amax(-1, keepdim=True)
+        rounded.append(torch.where(amax > 0, scaled(part, amax).round() * (amax / top), 0))
+    return torch.cat(rounded, -1).double()
 
 
 def modelled(runner, ids, role):

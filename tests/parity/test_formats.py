@@ -33,9 +33,12 @@ CASES = [
 
 # Relative RMS error of the logits, and mean KL in nats, at sigma 3. Stated, and checked against what was measured.
 LIMITS = {
-    "values": {Role.DECODE: (2e-5, 1e-8), Role.PROMPT: (2e-2, 2e-3)},
-    "blocks": {Role.DECODE: (6e-2, 2e-2), Role.PROMPT: (2e-2, 2e-3)},
+    "values": {Role.DECODE: (2e-5, 1e-8), Role.PROMPT: (1e-2, 5e-4)},
+    "blocks": {Role.DECODE: (6e-2, 2e-2), Role.PROMPT: (1.6e-2, 1e-3)},
 }
+# How far from the model's error, of its size; an error of other roundings would be 1.4 away. Prompt rows: most of it is
+# the head's int8, for which the layers amplify what little f32 differs from f64.
+APART = {Role.DECODE: 0.75, Role.PROMPT: 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def test_errors_are_those_of_the_contracts_roundings(cases, exact_and_modelled, 
     assert error < most
     assert kl < most_kl
     assert error < 1.1 * expected + f32
-    assert to_model < 0.75 * expected + f32
+    assert to_model < APART[role] * expected + f32
     # The winner stays where the two best are clearly apart.
     best = np.sort(exact, axis=-1)
     sure = best[:, -1] - best[:, -2] > 10 * error * exact.std()
