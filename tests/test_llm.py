@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qwick import llm as llm_module
+from qwick import opening
 from qwick.engine.config import EngineConfig
 from qwick.engine.request import Event, Finish, Request, Stats
 from qwick.errors import CapacityError, CheckpointError, QwickError, UsageError
@@ -78,9 +78,10 @@ def scripted(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> tuple[
 
         def __init__(self, model: object, config: EngineConfig, trial: object) -> None:
             super().__init__(model, config)
+            self.model, self.config = model, config
             made.append(self)
 
-    monkeypatch.setattr(llm_module, "Engine", Engine)
+    monkeypatch.setattr(opening, "Engine", Engine)
     return LLM(folder), made[0]
 
 
@@ -259,7 +260,7 @@ def test_the_size_and_the_mode_choose_the_card_s_advice(
     template = Path(__file__).parent / "text/templates/qwen3.5_4b_9b.jinja"
     (tmp_path / "chat_template.jinja").symlink_to(template)
     llm, engine = scripted(tmp_path, monkeypatch, "x")
-    llm.config = replace(llm.config, hidden_size=2560)
+    llm.prompting.config = replace(llm.config, hidden_size=2560)
     for think in (None, True, False):
         llm.chat(USER, think=think)
     llm.chat(USER, think=False, presence_penalty=0.5, logit_bias={5: -1})

@@ -4,54 +4,17 @@
 ...     print(llm.chat([{"role": "user", "content": "What is 17 + 25?"}]).text)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, Unpack, cast, overload
+from typing import Literal, Self, Unpack, cast, overload
 
-from qwick import pocket
-from qwick.describe import sampling_advice
-from qwick.engine.config import EngineConfig
-from qwick.engine.engine import Engine
-from qwick.engine.request import Request
-from qwick.errors import QwickError, UsageError
-from qwick.formats import format_named
-from qwick.model.model import open_model
 from qwick.model.source import LoadProgress, open_source
+from qwick.opening import EngineOptions, open_engine
 from qwick.ops.native import NativeBackend
-from qwick.sampling.defaults import with_defaults
-from qwick.sampling.params import SamplingParams
+from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions
 from qwick.store import POCKET, find_model
 from qwick.streams import Completion, Stream, Streams
-from qwick.text.answer import Answer
-from qwick.text.chat_template import ChatTemplate
-from qwick.text.quoting import Piece
-from qwick.text.segments import Segments
-from qwick.text.tokenizer import Tokenizer
-from qwick.text.turns import next_turn, unshared_len
-from qwick.thread_choice import ThreadChoice
-from qwick.weights.checkpoint import Metadata
-
-DEFAULT_CONTEXT_LEN = 4096  # less when the model takes less
-
-Message = Mapping[str, Any]
-Prompt = str | Sequence[int]
-
-
-class SamplingOptions(TypedDict, total=False):
-    """Fields of SamplingParams; those left out, or None, are the model's defaults: its own files', else its card's."""
-
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    presence_penalty: float | None
-    frequency_penalty: float | None
-    repetition_penalty: float | None
-    logit_bias: Mapping[int, float] | None
-    seed: int | None
-    max_tokens: int | None
-    stop_token_ids: frozenset[int] | None
 
 
 class LLM:
@@ -92,49 +55,38 @@ class LLM:
         pack_cache: bool = False,
         progress: LoadProgress | None = None,
     ) -> None:
-        for name, count in (("threads", threads), ("threads_batch", threads_batch)):
-            if count is not None and count < 1:
-                raise UsageError(f"{name} is {count}; it must be at least 1")
-        weight_format = None if format is None else format_named(format)
+        options = EngineOptions(
+            format=format,
+            threads=threads,
+            threads_batch=threads_batch,
+            context_len=context_len,
+            kv_format=kv_format,
+            lock_memory=lock_memory,
+            max_sequences=max_sequences,
+            kept_sequences=kept_sequences,
+            pack_cache=pack_cache,
+        )
         found = find_model(path)
-        source = open_source(found)
-        try:
-            self._advice = sampling_advice(found, source.metadata)
-            self.template = ChatTemplate.open(found, source.metadata, is_own=found == pocket.FOLDER)
-        except BaseException:
-            source.close()
-            raise
-        try:
-            # What else an answer needs is imported and made beside the reading of weights, which leaves Python alone.
-            with source, ThreadPoolExecutor(1) as pool:
-                choice = ThreadChoice(str(path), source, weight_format, threads, threads_batch)
-                making: list[Future[Tokenizer]] = []
+        # What else an answer needs is imported and made beside the reading of weights, which leaves Python alone.
+        with open_source(found) as source, ThreadPoolExecutor(1) as pool:
+            self.prompting = Prompting(found, source, keeps=kept_sequences > 0)
+            try:
+                preparing: list[Future[None]] = []
 
                 def prepare() -> None:
-                    if not making:  # a pack that turns out damaged is followed by the model's own files
-                        making.append(pool.submit(self._prepare, found, source.metadata))
+                    if not preparing:  # a pack that turns out damaged is followed by the model's own files
+                        preparing.append(pool.submit(self.prompting.prepare))
 
-                model = open_model(
-                    source,
-                    format=weight_format,
-                    threads=choice.threads,
-                    threads_batch=choice.threads_batch,
-                    lock_memory=lock_memory,
-                    pack_cache=pack_cache,
-                    progress=progress,
-                    beside=prepare,
-                )
-                self.tokenizer = making[0].result()
-            self.config = model.config
-            self.backend = cast("NativeBackend", model.backend)
-            longest = model.config.max_position_embeddings
-            self.context_len = min(DEFAULT_CONTEXT_LEN, longest) if context_len is None else context_len
-            config = EngineConfig(self.context_len, max_sequences, kv_format=kv_format, kept_sequences=kept_sequences)
-            self._keeps = kept_sequences > 0
-            self._streams = Streams(Engine(model, config, choice.trial(self.backend, config.step_tokens)))
-        except BaseException:
-            self.template.close()
-            raise
+                engine = open_engine(str(path), source, options, progress, prepare)
+                preparing[0].result()
+            except BaseException:
+                self.prompting.close()
+                raise
+        self.template, self.tokenizer = self.prompting.template, self.prompting.tokenizer
+        self.config = engine.model.config
+        self.backend = cast("NativeBackend", engine.model.backend)
+        self.context_len = engine.config.context_len
+        self._streams = Streams(engine)
 
     @overload
     def generate(
@@ -161,8 +113,7 @@ class LLM:
 
     def stream(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Stream:
         """As `generate`, piece by piece; the stream's `completion` has the counts in the end."""
-        ids = self.tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else prompt
-        return self._start(ids, stop, None, self._params(sampling, think=self.thinks_by_default))
+        return self._start(self.prompting.continuation(prompt, stop, sampling))
 
     @overload
     def chat(
@@ -200,22 +151,17 @@ class LLM:
         `think`: whether the model reasons first; None: the default of this model. `stop` is looked for in the answer's
         text, not in its reasoning. Raises TemplateError.
         """
-        think = self.thinks_by_default if think is None else think
-        params = self._params(sampling, think=think)
-        pieces = self._render(messages, think)
-        ids = self.tokenizer.encode_pieces(pieces)
-        snapshot_at = self._snapshot_at(messages, think, pieces, ids) if self._keeps else None
-        answer = self._start(ids, stop, Segments("".join(piece.text for piece in pieces)), params, snapshot_at)
+        answer = self._start(self.prompting.chat(messages, think, stop, sampling))
         return answer if stream else answer.completion
 
     @property
     def thinks_by_default(self) -> bool:
-        return self.template.thinks_by_default(self.config.hidden_size)
+        return self.prompting.thinks_by_default
 
     def close(self) -> None:
         """Give the memory back. Idempotent."""
         self._streams.close()
-        self.template.close()
+        self.prompting.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,36 +169,5 @@ class LLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, path: Path, metadata: Metadata) -> Tokenizer:
-        tokenizer = Tokenizer.open(path, metadata)
-        self.template.prepare()
-        return tokenizer
-
-    def _render(self, messages: Sequence[Message], think: bool) -> tuple[Piece, ...]:
-        return self.template.render(messages, think=think, control_tokens=self.tokenizer.added_tokens)
-
-    def _snapshot_at(
-        self, messages: Sequence[Message], think: bool, pieces: Sequence[Piece], ids: Sequence[int]
-    ) -> int | None:
-        """How many of `ids` the next turn's prompt will begin with; None when the template takes no next turn."""
-        try:
-            later = self._render(next_turn(messages), think)
-        except QwickError:
-            return None
-        return len(ids) - unshared_len(pieces, later, self.tokenizer.encode_pieces) or None
-
-    def _start(
-        self,
-        ids: Sequence[int],
-        stop: str | Sequence[str],
-        segments: Segments | None,
-        params: SamplingParams,
-        snapshot_at: int | None = None,
-    ) -> Stream:
-        answer = Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments)
-        return Stream(self._streams, Request(tuple(ids), params, self._keeps, snapshot_at), answer)
-
-    def _params(self, sampling: SamplingOptions, *, think: bool) -> SamplingParams:
-        params = with_defaults(sampling, self._advice, self.config.hidden_size, think=think)
-        stops = (token_id for token_id in self.tokenizer.stop_ids if token_id < self.config.vocab_size)
-        return params.seeded().stopping_at(stops)
+    def _start(self, asked: Asked) -> Stream:
+        return Stream(self._streams, asked.request, asked.answer)

@@ -17,7 +17,8 @@ from qwick.errors import QwickError, UsageError
 from qwick.store import POCKET, entries
 
 if TYPE_CHECKING:  # the real import waits until the arguments are known to be right
-    from qwick.llm import LLM, SamplingOptions
+    from qwick.llm import LLM
+    from qwick.prompting import SamplingOptions
 
 SAMPLING, MACHINE = "Sampling", "Machine"  # panels of the help
 
@@ -73,7 +74,7 @@ class SamplingFlags:
 
     def options(self) -> "SamplingOptions":
         """What LLM takes beside `stop`. Raises UsageError."""
-        from qwick.llm import SamplingOptions
+        from qwick.prompting import SamplingOptions
 
         return SamplingOptions(
             temperature=self.temperature,

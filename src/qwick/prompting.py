@@ -1,0 +1,116 @@
+"""What callers ask, as requests to an engine, and the answer's text that will grow from each: the model's own manner.
+
+The manner of a model is its chat template, its tokenizer, and the sampling that its files or its card advise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from qwick import pocket
+from qwick.describe import sampling_advice
+from qwick.engine.request import Request
+from qwick.errors import QwickError
+from qwick.model.source import Source
+from qwick.sampling.defaults import with_defaults
+from qwick.sampling.params import SamplingParams
+from qwick.text.answer import Answer
+from qwick.text.chat_template import ChatTemplate
+from qwick.text.quoting import Piece
+from qwick.text.segments import Segments
+from qwick.text.tokenizer import Tokenizer
+from qwick.text.turns import next_turn, unshared_len
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[int]
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Fields of SamplingParams; those left out, or None, are the model's defaults: its own files', else its card's."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    repetition_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    seed: int | None
+    max_tokens: int | None
+    stop_token_ids: frozenset[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question on both sides: ids for the engine, and what its tokens are pushed into."""
+
+    request: Request
+    answer: Answer
+
+
+class Prompting:
+    """Of one model. `prepare` comes before the first question; it takes 0.1 to 1 s, beside the loading of weights.
+
+    keeps  whether ended answers stay in the engine's memory for a next turn
+    Raises CheckpointError and TemplateError for the model's files.
+    """
+
+    def __init__(self, found: Path, source: Source, *, keeps: bool) -> None:
+        self._found, self._metadata, self.config, self._keeps = found, source.metadata, source.config, keeps
+        self._advice = sampling_advice(found, source.metadata)
+        self.template = ChatTemplate.open(found, source.metadata, is_own=found == pocket.FOLDER)
+
+    def prepare(self) -> None:
+        """Read the vocabulary, and what else the first question needs."""
+        self.tokenizer = Tokenizer.open(self._found, self._metadata)
+        self.template.prepare()
+
+    @property
+    def thinks_by_default(self) -> bool:
+        return self.template.thinks_by_default(self.config.hidden_size)
+
+    def continuation(self, prompt: Prompt, stop: str | Sequence[str], sampling: SamplingOptions) -> Asked:
+        """Of a text or ids as they are: control tokens written in a text count as such."""
+        ids = self.tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else prompt
+        params = self.params(sampling, think=self.thinks_by_default)
+        return Asked(Request(tuple(ids), params, self._keeps), self._answer(stop, None))
+
+    def chat(
+        self, messages: Sequence[Message], think: bool | None, stop: str | Sequence[str], sampling: SamplingOptions
+    ) -> Asked:
+        """By the chat template. `think` None: as the model does by default. Raises TemplateError."""
+        think = self.thinks_by_default if think is None else think
+        params = self.params(sampling, think=think)
+        pieces = self._render(messages, think)
+        ids = self.tokenizer.encode_pieces(pieces)
+        snapshot_at = self._snapshot_at(messages, think, pieces, ids) if self._keeps else None
+        segments = Segments("".join(piece.text for piece in pieces))
+        return Asked(Request(tuple(ids), params, self._keeps, snapshot_at), self._answer(stop, segments))
+
+    def params(self, sampling: SamplingOptions, *, think: bool) -> SamplingParams:
+        """With the model's defaults, a seed, and its stop tokens. Raises UsageError."""
+        params = with_defaults(sampling, self._advice, self.config.hidden_size, think=think)
+        stops = (token_id for token_id in self.tokenizer.stop_ids if token_id < self.config.vocab_size)
+        return params.seeded().stopping_at(stops)
+
+    def close(self) -> None:
+        """End what renders templates of unknown origin. Idempotent."""
+        self.template.close()
+
+    def _render(self, messages: Sequence[Message], think: bool) -> tuple[Piece, ...]:
+        return self.template.render(messages, think=think, control_tokens=self.tokenizer.added_tokens)
+
+    def _snapshot_at(
+        self, messages: Sequence[Message], think: bool, pieces: Sequence[Piece], ids: Sequence[int]
+    ) -> int | None:
+        """How many of `ids` the next turn's prompt will begin with; None when the template takes no next turn."""
+        try:
+            later = self._render(next_turn(messages), think)
+        except QwickError:
+            return None
+        return len(ids) - unshared_len(pieces, later, self.tokenizer.encode_pieces) or None
+
+    def _answer(self, stop: str | Sequence[str], segments: Segments | None) -> Answer:
+        return Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments)
