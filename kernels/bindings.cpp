@@ -205,7 +205,25 @@ void bind_runtime(nb::module_& m) {
                 const PoolRun pool_run(r.pool, r.threads);
                 r.opened_cache().copy_page(source, target, r.pool);
             },
-            "source"_a, "target"_a);
+            "source"_a, "target"_a)
+        .def(
+            "save_state",
+            [](Runtime& r, int64_t slot, const std::vector<int64_t>& pages) {
+                const nb::gil_scoped_release no_gil;
+                const std::lock_guard<std::mutex> lock(r.running);
+                const PoolRun pool_run(r.pool, r.threads);
+                r.opened_cache().save_state(slot, pages, r.pool);
+            },
+            "slot"_a, "pages"_a)
+        .def(
+            "load_state",
+            [](Runtime& r, const std::vector<int64_t>& pages, int64_t slot) {
+                const nb::gil_scoped_release no_gil;
+                const std::lock_guard<std::mutex> lock(r.running);
+                const PoolRun pool_run(r.pool, r.threads);
+                r.opened_cache().load_state(pages, slot, r.pool);
+            },
+            "pages"_a, "slot"_a);
 }
 
 void bind_programs(nb::module_& m) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "arena.h"
 #include "attention/kv_block.h"
@@ -64,13 +65,24 @@ class Cache {
     }
     int64_t conv_len() const { return (shape_.conv_kernel - 1) * shape_.delta.channels(); }
     int64_t pending_width() const { return shape_.delta.channels() + 2 * shape_.delta.num_v; }
+    int64_t state_len() const { return shape_.delta.num_v * shape_.delta.k_dim * shape_.delta.v_dim; }
     size_t num_bytes() const { return arena_.used_bytes(); }
 
-    // Both throw KernelError for an index out of range.
+    // All throw KernelError, before anything is written, for an index out of range.
     void copy_slot(int64_t source, int64_t target, ThreadPool& pool);
     void copy_page(int64_t source, int64_t target, ThreadPool& pool);
 
+    // A slot's state and convolution, all layers end to end, in the memory of pages: page by page, of each the part of
+    // every attention layer. KernelError also for a page named twice and for too few pages; more are left alone.
+    void save_state(int64_t slot, const std::vector<int64_t>& pages, ThreadPool& pool);
+    void load_state(const std::vector<int64_t>& pages, int64_t slot, ThreadPool& pool);
+
   private:
+    int64_t page_part_bytes() const;  // of a page in one attention layer: its parts lie apart
+    void check_state_pages(int64_t slot, const std::vector<int64_t>& pages) const;
+    template <class Copy>  // copy(in the slot, in the pages, bytes)
+    void for_state_pieces(int64_t slot, const std::vector<int64_t>& pages, ThreadPool& pool, Copy copy);
+
     CacheShape shape_;
     int64_t keys_bytes_;
     Arena arena_;

@@ -1,5 +1,7 @@
 """What the cache weighs: the figures of the facts page, and the bytes of the torch cache."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,6 +33,15 @@ def test_released_sizes(size):
     assert spec.page_bytes == 64 * spec.token_bytes
     assert spec.state_bytes / 2**20 == pytest.approx(recurrent + conv, abs=0.01)
     assert spec.slot_bytes > spec.state_bytes
+    assert spec.state_pages == 26  # 1,664 tokens
+    assert 25 * spec.page_bytes < spec.state_bytes <= 26 * spec.page_bytes
+
+
+def test_a_network_without_attention_has_no_pages_for_a_state():
+    shape = replace(spec_of(small_config()).shape, num_attention_layers=0)
+    with pytest.raises(CapacityError, match="without attention layers"):
+        _ = CacheSpec(shape).state_pages
+    assert CacheSpec(replace(shape, num_delta_layers=0)).state_pages == 0
 
 
 def test_the_mtp_block_counts_as_one_more_attention_layer():

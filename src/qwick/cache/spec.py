@@ -35,6 +35,13 @@ class CacheSpec:
         return self.shape.num_delta_layers * (recurrent + conv) * _F32_BYTES
 
     @property
+    def state_pages(self) -> int:
+        """Pages whose memory holds one state: a snapshot. CapacityError for a network without pages."""
+        if self.page_bytes == 0 < self.state_bytes:
+            raise CapacityError("a network without attention layers has no pages to keep a state in")
+        return -(-self.state_bytes // self.page_bytes) if self.state_bytes else 0
+
+    @property
     def slot_bytes(self) -> int:
         """A slot: the state and the pending lane of a draft verification."""
         delta = self.shape.delta

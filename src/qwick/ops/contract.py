@@ -375,6 +375,18 @@ class Backend(Protocol[W]):
         """Copy one page in every attention layer (copy on write of a partial page)."""
         ...
 
+    def save_state(self, slot: int, pages: Sequence[int]) -> None:
+        """Copy the recurrent and convolution state of every delta layer of a slot into the memory of KV pages.
+
+        The pages, at least `CacheSpec.state_pages` distinct ones, hold no keys and values then. Raises KernelError,
+        before anything is written, for a slot or pages that do not fit.
+        """
+        ...
+
+    def load_state(self, pages: Sequence[int], slot: int) -> None:
+        """Copy back what `save_state` put there, bit for bit: the same pages in the same order, unchanged since."""
+        ...
+
     def compile(self, network: Network[W], *, max_tokens: int) -> Program:
         """A program for batches of up to `max_tokens` rows."""
         ...

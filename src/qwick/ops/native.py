@@ -322,6 +322,12 @@ class NativeBackend:
     def copy_page(self, source: int, target: int) -> None:
         self._runtime.copy_page(source, target)
 
+    def save_state(self, slot: int, pages: Sequence[int]) -> None:
+        self._runtime.save_state(slot, [int(page) for page in pages])
+
+    def load_state(self, pages: Sequence[int], slot: int) -> None:
+        self._runtime.load_state([int(page) for page in pages], slot)
+
     def compile(self, network: Network[NativeWeight], *, max_tokens: int) -> NativeProgram:
         recorder = Recorder(max_tokens)
         outputs = network(recorder, None)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qwick.errors import UsageError
+from qwick.errors import KernelError, UsageError
 from qwick.formats import BF16, Q8_0, Format, widened
 from qwick.ops.contract import (
     MAX_DRAFT_LEN,
@@ -50,6 +50,7 @@ class TorchCache:
         self.conv = torch.zeros((layers, slots, shape.conv_kernel - 1, delta.channels), dtype=dtype)
         self.pending_qkv = torch.zeros((layers, slots, MAX_DRAFT_LEN, delta.channels), dtype=dtype)
         self.pending_ab = torch.zeros((layers, slots, 2, MAX_DRAFT_LEN, delta.num_v), dtype=dtype)
+        self.saved: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}  # by pages, which are full of NaN meanwhile
 
 
 @dataclass(frozen=True)
@@ -384,8 +385,31 @@ class TorchBackend:
         assert self.cache is not None
         self.cache.kv[:, target] = self.cache.kv[:, source]
 
+    def save_state(self, slot: int, pages: Sequence[int]) -> None:
+        """Beside the pages, where a state in f64 has room; they hold NaN, so that nobody takes them for keys."""
+        cache = self.cache
+        assert cache is not None
+        _check_state_pages(cache.shape, slot, pages)
+        cache.kv[:, pages] = torch.nan
+        cache.saved[tuple(pages)] = cache.state[:, slot].clone(), cache.conv[:, slot].clone()
+
+    def load_state(self, pages: Sequence[int], slot: int) -> None:
+        cache = self.cache
+        assert cache is not None
+        _check_state_pages(cache.shape, slot, pages)
+        if tuple(pages) not in cache.saved or not cache.kv[:, pages].isnan().all():
+            raise KernelError(f"the pages {list(pages)} hold no state, or something was written to them since")
+        cache.state[:, slot], cache.conv[:, slot] = cache.saved[tuple(pages)]
+
     def compile(self, network: Network[Tensor], *, max_tokens: int) -> TorchProgram:
         return TorchProgram(network, self)
+
+
+def _check_state_pages(shape: CacheShape, slot: int, pages: Sequence[int]) -> None:
+    if not 0 <= slot < shape.num_slots or any(not 0 <= page < shape.num_pages for page in pages):
+        raise KernelError(f"slot {slot} or one of the pages {list(pages)} does not exist")
+    if len(set(pages)) < len(pages):
+        raise KernelError(f"a page is named twice for a state: {list(pages)}")
 
 
 def _through_format(values: Float32, format: Format) -> Float32:
