@@ -56,12 +56,12 @@ fmt: $(STAMPS)/dev ## format Python and C++ in place
 docs: $(STAMPS)/build ## write docs/cli.md from the commands' help texts
 	$(BIN)/python scripts/write_cli_docs.py
 
-sanitize: $(STAMPS)/dev ## tests/kernels on a build with ASan + UBSan, AVX-512 and VNNI emulated
+sanitize: $(STAMPS)/dev ## tests/kernels on a build with ASan + UBSan, AVX-512, VNNI and AMX emulated
 	$(SAY) "building with sanitizers into $(SANITIZE)"
 	scripts/sanitize.sh $(SANITIZE)
 
-emulate: $(STAMPS)/dev ## the AVX-512 and VNNI tests on a CPU without them: kernels, parity, bitwise
-	$(SAY) "building with AVX-512 and VNNI emulated into $(EMULATE)"
+emulate: $(STAMPS)/dev ## the AVX-512, VNNI and AMX tests on a CPU without them: kernels, parity, bitwise
+	$(SAY) "building with AVX-512, VNNI and AMX emulated into $(EMULATE)"
 	scripts/emulate.sh $(EMULATE)
 
 ci: ## what continuous integration runs

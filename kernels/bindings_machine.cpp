@@ -4,16 +4,20 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <atomic>
+#include <csignal>
 #include <memory>
 
 #include "allocations.h"
 #include "arena.h"
+#include "bindings_arrays.h"
 #include "dispatch.h"
 #include "measure/read_stream.h"
 #include "measure/section.h"
 #include "thread_count.h"
 #include "thread_pool.h"
+#include "tile_trial.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -43,6 +47,23 @@ std::pair<int64_t, int64_t> stress_pool(const std::vector<int>& threads, int job
     return {wrong, denormals};
 }
 
+#if defined(__x86_64__)
+// c [16, 16] f32 + a [16, 32] b [32, 16], of bf16 bits, by one product of tiles.
+Out multiply_tiles(const In<uint16_t, 2>& a, const In<uint16_t, 2>& b, const In<float, 2>& c) {
+    require(possible_isas().back() == Isa::amx, "this machine has amx");
+    require(a.shape(0) == 16 && a.shape(1) == 32 && b.shape(0) == 32 && b.shape(1) == 16, "a and b are tiles");
+    require(c.shape(0) == 16 && c.shape(1) == 16, "c is a tile");
+    uint16_t pairs[16][16][2];
+    for (int k = 0; k < 32; ++k) {
+        for (int j = 0; j < 16; ++j) pairs[k / 2][j][k % 2] = b.data()[k * 16 + j];
+    }
+    Made<float> sum({16, 16});
+    std::copy_n(c.data(), c.size(), sum.data);
+    amx::multiply_tiles(a.data(), pairs[0][0], sum.data);
+    return sum.array;
+}
+#endif
+
 }  // namespace
 
 void bind_machine(nb::module_& m) {
@@ -66,6 +87,18 @@ void bind_machine(nb::module_& m) {
         return std::pair(found.count, found.reason);
     });
     m.def("most_thread_count", &most_thread_count);
+#if defined(__x86_64__)
+    m.def("multiply_tiles", &multiply_tiles, "a"_a, "b"_a, "c"_a);
+#endif
+#if defined(QWICK_EMULATE)
+    m.attr("emulated") = true;
+#else
+    m.attr("emulated") = false;
+#endif
+    m.def(
+        "survives_signal",
+        [](int number) { return survives([](void* data) { std::raise(*static_cast<int*>(data)); }, &number); },
+        "number"_a);
     m.def("num_allocations", &num_allocations);
     m.def("stress_pool", &stress_pool, "threads"_a, "jobs"_a, "items"_a, nb::call_guard<nb::gil_scoped_release>());
     m.def("section_costs", &section_costs, "threads"_a, "count"_a, nb::call_guard<nb::gil_scoped_release>());

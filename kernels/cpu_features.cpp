@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "errors.h"
+#include "tile_trial.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -62,10 +63,10 @@ std::vector<Isa> detect() {
     found.push_back(Isa::avx512);
     if (!kEmulated && !bit(extended.ecx, 11)) return found;
     found.push_back(Isa::avx512_vnni);
-    if (!avx512 || !bit(more.eax, 5)) return found;
+    if (!kEmulated && !bit(more.eax, 5)) return found;
     found.push_back(Isa::avx512_bf16);
     const bool amx = saves(0x60000) && bit(extended.edx, 22) && bit(extended.edx, 24) && bit(extended.edx, 25);
-    if (amx && amx_permitted()) found.push_back(Isa::amx);
+    if ((kEmulated || (amx && amx_permitted())) && tiles_work()) found.push_back(Isa::amx);
     return found;
 }
 #else

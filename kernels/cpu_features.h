@@ -14,8 +14,8 @@ constexpr Isa kAllIsas[] = {Isa::scalar,      Isa::avx2,        Isa::avx_vnni, I
 const char* isa_name(Isa isa);
 
 // CPUID says that the CPU has the instructions, XCR0 that the OS saves their registers; AMX also asks the OS for
-// permission (once, for the process). Built with QWICK_EMULATE, avx_vnni, avx512 and avx512_vnni are possible wherever
-// avx2 is.
+// permission (once, for the process), and counts only if a trial product comes out right (tile_trial.h). Built with
+// QWICK_EMULATE, all are possible wherever avx2 is.
 const std::vector<Isa>& possible_isas();
 
 // The ISAs that `isa` stands on, itself included: forcing avx512 must not pull avx_vnni in, although it comes before

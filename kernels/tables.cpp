@@ -32,6 +32,10 @@ QWICK_WHOLE_TABLE(avx2)
 QWICK_TABLE_OF_DOTS(avx_vnni)
 QWICK_WHOLE_TABLE(avx512)
 QWICK_TABLE_OF_DOTS(avx512_vnni)
+const Kernels& amx_table() {
+    static const Kernels filled = filled_by();
+    return filled;
+}
 #endif
 
 }  // namespace qwick

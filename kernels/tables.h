@@ -13,6 +13,7 @@ const Kernels& avx2_table();         // AVX2, FMA, F16C
 const Kernels& avx_vnni_table();     // AVX-VNNI and the above
 const Kernels& avx512_table();       // AVX-512 F, BW, DQ, VL and those of avx2
 const Kernels& avx512_vnni_table();  // AVX-512 VNNI and the above
+const Kernels& amx_table();          // AMX tiles and bf16 products, AVX-512 BF16 and the above
 
 // Each op's leaves of one instruction set, e.g. norm/norm_avx2.cpp defines avx2::fill_norm.
 #define QWICK_DECLARE_FILLS(isa)           \

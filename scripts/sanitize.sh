@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the extension with ASan + UBSan (AVX-512 and VNNI emulated) and run the kernels' tests on it.   usage: sanitize.sh BUILD_DIR
+# Build the extension with ASan + UBSan (AVX-512, VNNI and AMX emulated) and run the kernels' tests on it.   usage: sanitize.sh BUILD_DIR
 set -euo pipefail
 source scripts/build_overlay.sh
 build_overlay "$1" -DCMAKE_BUILD_TYPE=Debug -DQWICK_SANITIZE=ON -DQWICK_EMULATE=ON

@@ -1,5 +1,9 @@
 """Kernels are chosen from an ordered list, once, visibly; anyone can force one; and the forced one runs."""
 
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -19,6 +23,26 @@ K, N = 352, 40
 def test_possible_isas_are_in_order_and_start_with_scalar():
     assert POSSIBLE[0] == "scalar"
     assert [name for name in ALL if name in POSSIBLE] == POSSIBLE
+
+
+TRIAL = """
+import signal, sys
+from qwick import _kernels
+seen, fault = [], int(sys.argv[1])
+signal.signal(fault, lambda *_: seen.append(fault))
+for _ in range(2):
+    assert not _kernels.survives_signal(fault)
+    assert _kernels.survives_signal(0)
+assert not seen
+signal.raise_signal(fault)
+assert seen == [fault]
+"""
+
+
+@pytest.mark.parametrize("fault", [signal.SIGILL, signal.SIGSEGV, signal.SIGBUS])
+def test_a_fault_in_a_trial_is_caught_and_the_handler_comes_back(fault):
+    """AMX counts only if a product survives: on some hosts it is granted and then dies."""
+    subprocess.run([sys.executable, "-c", TRIAL, str(int(fault))], check=True)
 
 
 def test_the_best_one_is_the_default(monkeypatch):

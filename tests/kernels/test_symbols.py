@@ -18,9 +18,15 @@ from qwick import _kernels
 
 ROOT = Path(__file__).parents[2]
 # Of the real build: sanitizers add symbols of their own (build/sanitize).
-OBJECTS = sorted(ROOT.glob("build/cp*/CMakeFiles/qwick_kernels.dir/kernels/*/*_avx*.cpp.o"))
+OBJECTS = sorted(
+    path
+    for ending in ("avx*", "amx")
+    for path in ROOT.glob(f"build/cp*/CMakeFiles/qwick_kernels.dir/kernels/**/*_{ending}.cpp.o")
+)
 COMMANDS = sorted(ROOT.glob("build/cp*/compile_commands.json"))
-ENTRY = re.compile(r"qwick::(avx2|avx_vnni|avx512|avx512_vnni)::fill_\w+\(qwick::Kernels&\)")
+ENTRY = re.compile(
+    r"qwick::(avx2|avx_vnni|avx512|avx512_vnni|amx)::fill_\w+\(qwick::Kernels&\)|qwick::amx::multiply_tiles\(.*\)"
+)
 
 
 def symbols(path: Path) -> list[tuple[str, str]]:

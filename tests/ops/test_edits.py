@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from qwick.errors import KernelError
 from qwick.formats import F32
 from qwick.ops.contract import LogitEdits, Role
-from qwick.ops.native import NativeBackend, describe_machine
+from qwick.ops.native import NativeBackend
 from qwick.ops.torch import TorchBackend
+from tests.instruction_sets import ISAS
 from tests.ops import small_networks as small
 from tests.ops.small_networks import Piece, make_batch, open_network
 
 torch.set_num_threads(1)
-ISAS = describe_machine().possible_isas
 PIECES, WANTED, ROWS, VOCAB = [Piece(0, 0, 9), Piece(1, 0, 1, Role.DECODE), Piece(2, 0, 4)], (0, 8, 9, 13), 4, 5000
 
 

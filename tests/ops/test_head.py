@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from qwick.formats import BF16, F32, Q8_0
 from qwick.ops.contract import Batch, LogitEdits, Outputs, Role, Run
-from qwick.ops.native import NativeBackend, describe_machine
+from qwick.ops.native import NativeBackend
+from tests.instruction_sets import ISAS
 from tests.ops import small_networks as small
 from tests.ops.small_networks import Piece, make_batch, open_network
 
-ISAS = describe_machine().possible_isas
 LENGTH = 150  # wanted rows: more than are computed together, and not a multiple of that
 
 

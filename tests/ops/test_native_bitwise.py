@@ -7,11 +7,11 @@ import pytest
 
 from qwick.formats import BF16, F32, Q8_0
 from qwick.ops.contract import KV_FORMATS, Commit, CommitBatch, Role
-from qwick.ops.native import NativeBackend, describe_machine
+from qwick.ops.native import NativeBackend
+from tests.instruction_sets import ISAS
 from tests.ops import small_networks as small
 from tests.ops.small_networks import Piece, open_network
 
-ISAS = describe_machine().possible_isas
 LAYERS = {
     f"{name}-{f.name}": layer(f)
     for name, layer in (("delta", small.delta_layer), ("attention", small.attention_layer), ("linear", small.linears))

@@ -10,13 +10,13 @@ import torch
 
 from qwick.formats import BF16, F32, Q8_0
 from qwick.ops.contract import KV_FORMATS, Commit, CommitBatch, Role
-from qwick.ops.native import NativeBackend, describe_machine
+from qwick.ops.native import NativeBackend
 from qwick.ops.torch import TorchBackend
+from tests.instruction_sets import ISAS
 from tests.ops import small_networks as small
 from tests.ops.small_networks import Piece, make_batch, open_network
 
 torch.set_num_threads(1)
-ISAS = describe_machine().possible_isas
 DECODE = Role.DECODE
 
 # Runs of 1 to 130 tokens; decode rows between prompt rows; snapshots inside runs; context from a step before.

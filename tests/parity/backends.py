@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from qwick.ops.native import NativeBackend, describe_machine
+from qwick.ops.native import NativeBackend
 from qwick.ops.torch import TorchBackend
+from tests.instruction_sets import ISAS
 
-ISAS = describe_machine().possible_isas
 BEST_ISA = ISAS[-1]  # the list goes from plain to best
 BACKENDS = ("torch", *ISAS)
 
