@@ -88,6 +88,14 @@ def small_config(**overrides: Any) -> Config:
     return _config(text, vision)
 
 
+def yarn_config(config: Config, factor: Any, **keys: Any) -> Config:
+    """A released config with YaRN, as the cards of 4B and 9B advise; `keys` are rope_parameters."""
+    text = config["text_config"]
+    rope = text["rope_parameters"] | {"rope_type": "yarn", "factor": factor}
+    rope |= {"original_max_position_embeddings": text["max_position_embeddings"]} | keys
+    return config | {"text_config": text | {"rope_parameters": rope}}
+
+
 def text_only(config: Config) -> Config:
     """The flat config of a text-only fine-tune (model_type qwen3_5_text); its prefix is usually `model.`."""
     return {"architectures": ["Qwen3_5ForCausalLM"], **config["text_config"]}

@@ -58,6 +58,10 @@ class FormatWarning(QwickWarning):
     """A file holds weights in a type that costs more here than it promises."""
 
 
+class ContextWarning(QwickWarning):
+    """A context is longer than the model's card speaks of."""
+
+
 class StateWarning(QwickWarning):
     """A file that qwick keeps for itself is damaged, and ignored."""
 

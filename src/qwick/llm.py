@@ -27,6 +27,8 @@ class LLM:
     threads        for decoding; threads_batch for prompts. None: as many as were found fastest for this model here; at
                    first what cores, affinity and cgroup suggest, and the first steps try others (thread_choice.py)
     context_len    most tokens of one prompt and its answer; None: 4096, or less when the model takes less
+    yarn           2 (of the released models: 524,288 tokens) or 4 (1,010,000) for contexts beyond the model's own, by
+                   other rotary frequencies; short texts may suffer. ContextWarning where its card does not claim it
     kv_format      of the attention cache: `f16`, `bf16`, `q8_0` (half the memory, a small error), `f32` (no rounding)
     lock_memory    keep the weights from being swapped out; CapacityError when the system forbids it
     max_sequences  prompts answered at the same time; each takes a context's memory
@@ -48,6 +50,7 @@ class LLM:
         threads: int | None = None,
         threads_batch: int | None = None,
         context_len: int | None = None,
+        yarn: float | None = None,
         kv_format: str = "f16",
         lock_memory: bool = False,
         max_sequences: int = 1,
@@ -60,6 +63,7 @@ class LLM:
             threads=threads,
             threads_batch=threads_batch,
             context_len=context_len,
+            yarn=yarn,
             kv_format=kv_format,
             lock_memory=lock_memory,
             max_sequences=max_sequences,

@@ -1,15 +1,17 @@
 """A model's files become an engine: which, with what limits, on how many threads."""
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from qwick.engine.config import EngineConfig
 from qwick.engine.engine import Engine
-from qwick.errors import UsageError
+from qwick.errors import ContextWarning, UsageError
 from qwick.formats import format_named
 from qwick.model.model import open_model
 from qwick.model.source import LoadProgress, Source
+from qwick.model.yarn import ASKED_FACTORS, CLAIMED_BY
 from qwick.ops.native import NativeBackend
 from qwick.thread_choice import ThreadChoice
 
@@ -24,6 +26,7 @@ class EngineOptions:
     threads: int | None = None
     threads_batch: int | None = None
     context_len: int | None = None
+    yarn: float | None = None
     kv_format: str = "f16"
     lock_memory: bool = False
     max_sequences: int = 1
@@ -34,6 +37,9 @@ class EngineOptions:
         for name, count in (("threads", self.threads), ("threads_batch", self.threads_batch)):
             if count is not None and count < 1:
                 raise UsageError(f"{name} is {count}; it must be at least 1")
+        least, most = ASKED_FACTORS
+        if self.yarn is not None and not least < self.yarn <= most:
+            raise UsageError(f"yarn is {self.yarn:g}; it must be above {least:g} and at most {most:g}: 2 or 4")
         if self.format is not None:
             format_named(self.format)
 
@@ -57,6 +63,7 @@ def open_engine(
     `beside` is called once or more when only the disk is busy (`load_network`).
     Raises UsageError, CheckpointError, ConfigError, CapacityError or KernelError.
     """
+    source = source if options.yarn is None else extended(source, options.yarn)
     format = None if options.format is None else format_named(options.format)
     choice = ThreadChoice(name, source, format, options.threads, options.threads_batch)
     model = open_model(
@@ -71,3 +78,16 @@ def open_engine(
     )
     config = options.config(model.config.max_position_embeddings)
     return Engine(model, config, choice.trial(cast("NativeBackend", model.backend), config.step_tokens))
+
+
+def extended(source: Source, factor: float) -> Source:
+    """The same files, read as a network for longer contexts."""
+    config = source.config.with_yarn(factor)
+    if config.hidden_size not in CLAIMED_BY:
+        warnings.warn(
+            f"the card of this model does not speak of contexts beyond {source.config.max_position_embeddings:,} "
+            "tokens; with YaRN its answers may be worse",
+            ContextWarning,
+            stacklevel=2,
+        )
+    return replace(source, config=config)

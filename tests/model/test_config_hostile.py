@@ -4,6 +4,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 from qwick.errors import ConfigError
 from qwick.model.config import ModelConfig, parse_config
 from qwick.model.names import tensor_specs
-from tests.checkpoints import RELEASED, small_config, text_only
+from qwick.model.rope import RopeTable
+from tests.checkpoints import RELEASED, small_config, text_only, yarn_config
 from tests.limits import in_memory, in_time
 
 MIB = 1 << 20
-RIGHT = [*RELEASED.values(), small_config(), text_only(small_config(tie_word_embeddings=False))]
+YARN = yarn_config(small_config(), 4.0, beta_fast=16, beta_slow=2.0, attention_factor=1.5, truncate=False)
+RIGHT = [*RELEASED.values(), small_config(), text_only(small_config(tie_word_embeddings=False)), YARN]
 
 # All that `read_json` lets through: no integer beyond 4,300 digits, no lone surrogate, no NaN (checked all the same).
 numbers = st.one_of(
@@ -104,6 +107,7 @@ def check_fits(config: ModelConfig) -> None:
     assert config.num_layers <= 1024
     assert config.vocab_size * config.hidden_size <= 1 << 36
     config.cache_shape(num_pages=1, num_slots=1)
+    assert np.isfinite(RopeTable(config).angles(np.arange(3))).all()
     hash(config)
 
 
@@ -143,12 +147,13 @@ def test_every_key_with_every_extreme(key: str) -> None:
         check(config)
 
 
-@pytest.mark.parametrize("key", sorted(small_config()["text_config"]["rope_parameters"]))
+@pytest.mark.parametrize("key", sorted(YARN["text_config"]["rope_parameters"]))
 def test_every_rope_key_with_every_extreme(key: str) -> None:
-    for value in EXTREMES:
-        config = small_config()
-        config["text_config"]["rope_parameters"][key] = value
-        check(config)
+    for value in [*EXTREMES, 1e-300, 1e300, 1.0, 63.99]:
+        for right in (small_config(), YARN):
+            config = copy.deepcopy(right)
+            config["text_config"]["rope_parameters"][key] = value
+            check(config)
 
 
 @pytest.mark.parametrize("key", sorted(small_config()))
@@ -157,7 +162,7 @@ def test_every_outer_key_with_every_extreme(key: str) -> None:
         check(small_config() | {key: value})
 
 
-@pytest.mark.parametrize("right", RIGHT, ids=[*RELEASED, "small", "text only"])
+@pytest.mark.parametrize("right", RIGHT, ids=[*RELEASED, "small", "text only", "yarn"])
 def test_the_right_ones_are_accepted(right: Any) -> None:
     check_fits(parse_config(right))
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from qwick.errors import QwickError
 from qwick.model.config_gguf import parse_gguf_config
 from qwick.model.names_gguf import gguf_specs
+from qwick.model.rope import RopeTable
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.tokenizer import Tokenizer
 from qwick.weights.checkpoint import Strings, open_checkpoint
@@ -71,7 +72,11 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
 @given(data=st.data())
 def test_any_value_of_any_key(right: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject) -> None:
     metadata, arrays = dict(right[0]), right[1]
-    others = ["general.type", "qwen35.vocab_size", "qwen35.rope.scaling.type", "qwen35.rope.scaling.factor"]
+    others = ["general.type", "qwen35.vocab_size"]
+    scaling = ("type", "factor", "original_context_length", "yarn_beta_fast", "yarn_attn_factor", "yarn_log_multiplier")
+    others += [f"qwen35.rope.scaling.{name}" for name in scaling]
+    if data.draw(st.booleans()):
+        metadata |= {"qwen35.rope.scaling.type": "yarn", "qwen35.rope.scaling.factor": 2.0}
     others += ["qwen35.attention.causal", "qwen35.unknown", "tokenizer.chat_template.default", "general.alignment"]
     for key in data.draw(st.lists(st.sampled_from([*metadata, *others]), min_size=1, max_size=3)):
         if data.draw(st.booleans()):
@@ -85,6 +90,7 @@ def test_any_value_of_any_key(right: tuple[dict[str, Any], dict[str, Any]], data
                 assert all(0 < size < 2**31 for size in spec.shape)
             assert 0 < config.rms_norm_eps <= 1
             assert config.attention.rotary_dim <= config.attention.head_dim
+            RopeTable(config)
         except QwickError:
             pass
         if not metadata:

@@ -59,4 +59,7 @@ class CacheSpec:
 def check_context(context_len: int, longest: int) -> None:
     """Raises CapacityError when a context is longer than the model was made for."""
     if not 1 <= context_len <= longest:
-        raise CapacityError(f"a context of {context_len:,} tokens was asked for; this model takes 1 to {longest:,}")
+        remedy = "; --yarn may make more possible" if context_len > longest else ""
+        raise CapacityError(
+            f"a context of {context_len:,} tokens was asked for; this model takes 1 to {longest:,}{remedy}"
+        )

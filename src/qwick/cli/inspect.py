@@ -15,6 +15,7 @@ from qwick.store import find_model
 
 if TYPE_CHECKING:
     from qwick.describe import Description
+    from qwick.model.yarn import Yarn
 
 DEPTH = 4096  # tokens before the one whose cost is told, when not said otherwise
 
@@ -88,7 +89,7 @@ def _lines(model: "Description", depth: int) -> Iterator[str]:
         "attention": f"{attention.num_q} query and {attention.num_kv} KV heads of {attention.head_dim}",
         "linear": f"{delta.num_k} key heads of {delta.k_dim}, {delta.num_v} value heads of {delta.v_dim}",
         "vocabulary": f"{config.vocab_size:,}, embedding {tied} the head",
-        "context": f"up to {config.max_position_embeddings:,} tokens",
+        "context": f"up to {config.max_position_embeddings:,} tokens{_scaling(config.yarn)}",
         "thinking": f"{'on' if model.thinks_by_default else 'off'} unless asked",
         "files": f"{size_text(model.file_bytes)} in {model.mixture}",
         "memory": f"{size_text(model.memory_bytes)} for {model.parameters:,} parameters",
@@ -106,6 +107,10 @@ def _lines(model: "Description", depth: int) -> Iterator[str]:
         "  KV cache": size_text(cost.kv_bytes),
     }
     return (f"{name:<11} {text}" for name, text in rows.items())
+
+
+def _scaling(yarn: "Yarn | None") -> str:
+    return f", {yarn.factor:g} times {yarn.original_len:,} by YaRN" if yarn else ""
 
 
 def _tensor_lines(model: "Description") -> Iterator[str]:

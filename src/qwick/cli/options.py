@@ -113,6 +113,10 @@ class MachineFlags:
         ),
     ] = None
     ctx_size: Annotated[int | None, _machine("Most tokens of prompt and answer together.", "N")] = None
+    yarn: Annotated[
+        float | None,
+        _machine("Longer contexts, by YaRN: 2 for 524,288 tokens, 4 for 1,010,000. Short texts may suffer.", "2|4"),
+    ] = None
     kv_format: Annotated[str, _machine("The attention cache in memory: f16, bf16, q8_0 or f32.", "FORMAT")] = "f16"
     mlock: Annotated[
         bool, typer.Option("--mlock", help="Keep the weights from being swapped out.", rich_help_panel=MACHINE)
@@ -138,6 +142,7 @@ class MachineFlags:
                 threads=self.threads,
                 threads_batch=self.threads_batch,
                 context_len=self.ctx_size,
+                yarn=self.yarn,
                 kv_format=self.kv_format,
                 lock_memory=self.mlock,
                 kept_sequences=kept_sequences,

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from qwick.errors import ConfigError
+from qwick.errors import ConfigError, UsageError
+from qwick.model.config_rope import mrope_section, rope_keys, rotary_dim, yarn_of
+from qwick.model.keys import Keys
+from qwick.model.yarn import Yarn
 from qwick.ops.contract import AttentionHeads, CacheShape, DeltaHeads
 from qwick.weights.checkpoint import read_json
 
@@ -56,6 +59,7 @@ class ModelConfig:
     max_position_embeddings: int
     tie_word_embeddings: bool | None  # None: the file does not say; an lm_head tensor decides
     has_mtp: bool  # the loader turns it off when the checkpoint comes without the block
+    yarn: Yarn | None = None  # `max_position_embeddings` is what it makes possible
 
     @property
     def num_layers(self) -> int:
@@ -79,6 +83,18 @@ class ModelConfig:
             kv_format=kv_format,
         )
 
+    def with_yarn(self, factor: float) -> "ModelConfig":
+        """The same network for contexts `factor` times as long. Raises UsageError where its files say otherwise."""
+        if self.yarn is not None:
+            if self.yarn.factor == factor:
+                return self
+            raise UsageError(
+                f"the model's files scale its context by {self.yarn.factor:g} already, not by {factor:g}; "
+                "leave --yarn out"
+            )
+        yarn = Yarn(factor, self.max_position_embeddings)
+        return replace(self, yarn=yarn, max_position_embeddings=yarn.longest(self.max_position_embeddings))
+
     def resolved(self, *, tie_word_embeddings: bool, has_mtp: bool) -> "ModelConfig":
         """The same network once the checkpoint's tensors have been seen."""
         return replace(self, tie_word_embeddings=tie_word_embeddings, has_mtp=has_mtp)
@@ -95,7 +111,9 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
     _refuse_unknown(raw)
     _refuse_unknown(text)
     keys = Keys(text)
-    rope = _rope_section(text)
+    rope = rope_keys(text)
+    longest = keys.size("max_position_embeddings", 262144, limit=1 << 31)
+    yarn = yarn_of(rope, longest)
     head_dim = keys.size("head_dim", 256, limit=1024)
     config = ModelConfig(
         vocab_size=keys.size("vocab_size", limit=1 << 24),
@@ -106,7 +124,7 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
             num_q=keys.size("num_attention_heads", limit=1024),
             num_kv=keys.size("num_key_value_heads", limit=1024),
             head_dim=head_dim,
-            rotary_dim=_rotary_dim(rope, head_dim),
+            rotary_dim=rotary_dim(rope, head_dim),
         ),
         delta=DeltaHeads(
             num_k=keys.size("linear_num_key_heads", limit=1024),
@@ -117,40 +135,14 @@ def parse_config(raw: Mapping[str, Any]) -> ModelConfig:
         conv_kernel=keys.size("linear_conv_kernel_dim", 4, limit=16),
         rms_norm_eps=Keys(text).number("rms_norm_eps", 1e-6, low=0.0, high=1.0),
         rope_theta=rope.number("rope_theta", 1e7, low=1.0, high=1e15),
-        mrope_section=_mrope_section(rope),
-        max_position_embeddings=keys.size("max_position_embeddings", 262144, limit=1 << 31),
+        mrope_section=mrope_section(rope),
+        max_position_embeddings=yarn.longest(longest) if yarn else longest,
         tie_word_embeddings=_tied(raw, text),
         has_mtp=keys.size("mtp_num_hidden_layers", 1, low=0, limit=1) == 1,
+        yarn=yarn,
     )
     check_shapes(config)
     return config
-
-
-class Keys:
-    """Typed reads of one JSON object, or of a GGUF file's keys; every complaint names the key and the value."""
-
-    def __init__(self, section: Mapping[str, Any], where: str = "config.json") -> None:
-        self._section = section
-        self.where = where
-
-    def size(self, key: str, default: int | None = None, *, low: int = 1, limit: int = 1 << 20) -> int:
-        value = self._section.get(key, default)
-        if value is None:
-            raise ConfigError(f"{self.where} lacks {key!r}")
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= limit:
-            raise ConfigError(f"{self.where}: {key} = {value!r:.80} is not a whole number from {low} to {limit}")
-        return value
-
-    def number(self, key: str, default: float | None, *, low: float, high: float) -> float:
-        value = self._section.get(key, default)
-        if value is None:
-            raise ConfigError(f"{self.where} lacks {key!r}")
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low < value <= high:
-            raise ConfigError(f"{self.where}: {key} = {value!r:.80} is not a number above {low} and up to {high}")
-        return float(value)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._section.get(key, default)
 
 
 def _text_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -190,44 +182,6 @@ def _layers(text: Mapping[str, Any], num_layers: int) -> tuple[bool, ...]:
     if len(types) != num_layers:
         raise ConfigError(f"config.json: {len(types)} layer_types for num_hidden_layers = {num_layers}")
     return tuple(t == _FULL for t in types)
-
-
-def _rope_section(text: Mapping[str, Any]) -> Keys:
-    """Rope keys, from `rope_parameters` (transformers 5), `rope_scaling` (4) or the flat keys."""
-    merged: dict[str, Any] = {k: text[k] for k in ("rope_theta", "partial_rotary_factor", "mrope_section") if k in text}
-    for section_name in ("rope_scaling", "rope_parameters"):
-        section = text.get(section_name)
-        if section is None:
-            continue
-        if not isinstance(section, dict):
-            raise ConfigError(f"config.json: {section_name} is not an object")
-        merged |= cast("dict[str, Any]", section)
-    known = {"rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved", "rope_type", "type"}
-    unknown = sorted(str(key) for key in merged.keys() - known)
-    rope_type = merged.get("rope_type", merged.get("type", "default"))
-    if rope_type != "default":
-        raise ConfigError(f"config.json: rope_type {rope_type!r:.80} is not implemented yet; use 'default'")
-    if unknown:
-        raise ConfigError(f"config.json: rope keys that qwick does not know: {', '.join(unknown)[:300]}")
-    if merged.get("mrope_interleaved", True) is not True:
-        raise ConfigError("config.json: mrope_interleaved must be true")
-    return Keys(merged)
-
-
-def _rotary_dim(rope: Keys, head_dim: int) -> int:
-    rotary_dim = int(head_dim * rope.number("partial_rotary_factor", 0.25, low=0.0, high=1.0))
-    if rotary_dim < 2 or rotary_dim % 2:
-        raise ConfigError(f"config.json: partial_rotary_factor gives {rotary_dim} rotary dims of {head_dim}; need even")
-    return rotary_dim
-
-
-def _mrope_section(rope: Keys) -> tuple[int, int, int]:
-    section = rope.get("mrope_section", [11, 11, 10])
-    if not isinstance(section, list) or len(cast("list[Any]", section)) != 3:
-        raise ConfigError(f"config.json: mrope_section = {section!r:.80} is not three numbers")
-    sizes = Keys({f"mrope_section[{i}]": n for i, n in enumerate(cast("list[Any]", section))})
-    t, h, w = (sizes.size(f"mrope_section[{i}]", low=0, limit=512) for i in range(3))
-    return t, h, w
 
 
 def _tied(raw: Mapping[str, Any], text: Mapping[str, Any]) -> bool | None:

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick.errors import ConfigError
-from qwick.model.config import Keys, ModelConfig, check_shapes
+from qwick.model.config import ModelConfig, check_shapes
+from qwick.model.config_rope import read_yarn
+from qwick.model.keys import Keys
+from qwick.model.yarn import Yarn
 from qwick.ops.contract import AttentionHeads, DeltaHeads
 from qwick.weights.checkpoint import Checkpoint, Metadata
 
@@ -23,7 +26,12 @@ _READ: Final = frozenset(
     "rope.scaling.type rope.scaling.factor ssm.conv_kernel ssm.state_size ssm.group_count ssm.time_step_rank "
     "ssm.inner_size vocab_size".split()
 )
-_SCALING = "rope.scaling."  # says nothing where there is no scaling, and scaling is refused
+_SCALING = "rope.scaling."  # of these the others say nothing where there is no scaling
+_YARN: Final = frozenset(
+    f"{_SCALING}{key}"
+    for key in "type factor attn_factor original_context_length finetuned yarn_beta_fast yarn_beta_slow "
+    "yarn_ext_factor yarn_attn_factor".split()
+)
 # Keys that must have this value if they are there. Any other key that is not known must be 0: the feature is off.
 _FIXED: Final[dict[str, Any]] = {"attention.causal": True, "rope.scaling.attn_factor": 1.0}
 
@@ -41,7 +49,8 @@ def parse_gguf_config(checkpoint: Checkpoint) -> ModelConfig:
     for key in _HEAD_COUNTS:
         section[key] = _same_everywhere(where, key, section.get(key))
     keys = Keys(section, f"{where}: {ARCHITECTURE}")
-    _refuse_scaling(keys)
+    longest = keys.size("context_length", limit=1 << 31)
+    yarn = _yarn(keys, longest)
     num_mtp = keys.size("nextn_predict_layers", 0, low=0, limit=1)
     num_layers = keys.size("block_count", low=1 + num_mtp, limit=1024 + num_mtp) - num_mtp
     head_dim = keys.size("attention.key_length", limit=1024)
@@ -63,9 +72,10 @@ def parse_gguf_config(checkpoint: Checkpoint) -> ModelConfig:
         rms_norm_eps=keys.number("attention.layer_norm_rms_epsilon", None, low=0.0, high=1.0),
         rope_theta=keys.number("rope.freq_base", 1e7, low=1.0, high=1e15),
         mrope_section=_mrope_section(keys),
-        max_position_embeddings=keys.size("context_length", limit=1 << 31),
+        max_position_embeddings=yarn.longest(longest) if yarn else longest,
         tie_word_embeddings=None,  # an output.weight decides
         has_mtp=num_mtp == 1,
+        yarn=yarn,
     )
     check_shapes(config, keys.where)
     return config
@@ -118,13 +128,32 @@ def _same_everywhere(where: str, key: str, value: object) -> object:
     return values[0]
 
 
-def _refuse_scaling(keys: Keys) -> None:
+def _yarn(keys: Keys, longest: int) -> Yarn | None:
+    """Of the scaling keys, in a file that claims `longest` tokens; any other kind of scaling is refused."""
     kind, factor = keys.get("rope.scaling.type", "none"), keys.get("rope.scaling.factor", 0.0)
+    if kind == "yarn":
+        return _checked_yarn(keys, longest)
     if kind not in ("none", "linear") or factor not in (0, 1):
         raise ConfigError(
-            f"{keys.where}: rope scaling ({kind!r:.40}, factor {factor!r:.40}) is not implemented yet; "
-            "take a file without it, which is right up to the model's own context length"
+            f"{keys.where}: rope scaling ({kind!r:.40}, factor {factor!r:.40}) is not implemented; "
+            "take a file with YaRN, or without, which is right up to the model's own context length"
         )
+    return None
+
+
+def _checked_yarn(keys: Keys, longest: int) -> Yarn:
+    unknown = sorted(key for key in keys.names if key.startswith(_SCALING) and key not in _YARN)
+    if unknown:
+        raise ConfigError(f"{keys.where}: keys of YaRN that qwick does not know: {', '.join(unknown)[:300]}")
+    names = "factor", "original_context_length", "yarn_beta_fast", "yarn_beta_slow"
+    yarn = read_yarn(keys, *(f"{_SCALING}{name}" for name in names), longest=longest)
+    # 1 is llama.cpp's way to say "as usual", the usual factor that of its converter.
+    said = keys.number(f"{_SCALING}yarn_attn_factor", 1.0, low=0.0, high=1e3)
+    if said != 1 and abs(said - yarn.magnitude) > 1e-4:
+        raise ConfigError(f"{keys.where}: yarn_attn_factor = {said}; qwick implements {yarn.magnitude:.4f} only")
+    if keys.get(f"{_SCALING}yarn_ext_factor", 1.0) not in (1, -1):
+        raise ConfigError(f"{keys.where}: yarn_ext_factor must be 1, the whole ramp")
+    return yarn
 
 
 def _vocab_size(checkpoint: Checkpoint, keys: Keys) -> int:

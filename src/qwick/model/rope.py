@@ -15,6 +15,8 @@ _MAX_BLOCKS = 1024
 class RopeTable:
     """cos and sin of position x inverse frequency, all in f32 as in transformers `Qwen3_5TextRotaryEmbedding`.
 
+    With YaRN other frequencies (model/yarn.py), and cos and sin times its attention factor.
+
     Frequency i takes its position from the height row if i mod 3 = 1 and from the width row if i mod 3 = 2 (below three
     times that section's length), else from the time row. Text has three equal rows: plain rope.
     """
@@ -23,6 +25,10 @@ class RopeTable:
         dim = config.attention.rotary_dim
         exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
         self._inverse = np.float32(1) / np.power(np.float32(config.rope_theta), exponents)
+        self._magnitude = np.float32(1)
+        if config.yarn:
+            self._inverse = config.yarn.inverse_frequencies(config.rope_theta, dim)
+            self._magnitude = np.float32(config.yarn.magnitude)
         self._axis = np.zeros(dim // 2, np.int64)
         for axis in (1, 2):
             self._axis[axis : 3 * config.mrope_section[axis] : 3] = axis
@@ -33,7 +39,7 @@ class RopeTable:
         rows = positions.astype(np.float32)
         chosen = rows[:, None] if rows.ndim == 1 else rows[self._axis].T
         freqs = chosen * self._inverse
-        return np.cos(freqs), np.sin(freqs)
+        return np.cos(freqs) * self._magnitude, np.sin(freqs) * self._magnitude
 
     def text_angles(self, spans: Sequence[range]) -> tuple[Float32, Float32]:
         """The same bits for the positions of text in `spans`, from blocks that stay: a decode step computes nothing.

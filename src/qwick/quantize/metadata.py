@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from qwick.errors import ConfigError
 from qwick.model.config import ModelConfig
+from qwick.model.yarn import Yarn
 from qwick.quantize.recipes import Recipe
 from qwick.quantize.vocabulary import vocabulary_keys
 from qwick.text.chat_template import CHATML, ChatTemplate
@@ -79,7 +81,21 @@ def network_keys(config: ModelConfig) -> dict[str, Value]:
     }
     if config.has_mtp:
         keys["nextn_predict_layers"] = 1
+    if config.yarn:
+        keys |= _yarn_keys(config.yarn)
     return {f"{ARCHITECTURE}.{key}": value for key, value in keys.items()}
+
+
+def _yarn_keys(yarn: Yarn) -> dict[str, Value]:
+    if yarn.attention_factor not in (None, Yarn(yarn.factor, yarn.original_len).magnitude) or not yarn.truncate:
+        raise ConfigError("no key of a GGUF file says attention_factor or truncate of config.json's YaRN")
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": yarn.factor,
+        "rope.scaling.original_context_length": yarn.original_len,
+        "rope.scaling.yarn_beta_fast": yarn.beta_fast,
+        "rope.scaling.yarn_beta_slow": yarn.beta_slow,
+    }
 
 
 def _attention_interval(config: ModelConfig) -> int:
