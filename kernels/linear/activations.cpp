@@ -9,11 +9,28 @@ void shift(const int8_t* q, int64_t n, uint8_t* shifted) {
     for (int64_t i = 0; i < n; ++i) shifted[i] = static_cast<uint8_t>(q[i] ^ -128);
 }
 
-// Row `place` of num_rows.
-void put_into_strip(const int16_t* q, int64_t len, int64_t place, int64_t num_rows, int16_t* strips) {
-    const int64_t strip = place / kStripRows * kStripRows, rows = std::min(num_rows - strip, kStripRows);
-    int16_t* out = strips + strip * len + (place - strip) * 2;
-    for (int64_t k = 0; k < len; k += 2, out += 2 * rows) std::memcpy(out, q + k, 2 * sizeof *q);
+// The integers of up to kStripRows rows, kPanelDepth apart, pair by pair.
+template <int64_t rows>
+void interleave(const int16_t* q, int64_t len, int16_t* out) {
+    for (int64_t k = 0; k < len; k += 2, out += 2 * rows) {
+        for (int64_t r = 0; r < rows; ++r) std::memcpy(out + 2 * r, q + r * kPanelDepth + k, 2 * sizeof *q);
+    }
+}
+template <int64_t rows = kStripRows>
+void interleave_rows(const int16_t* q, int64_t num_rows, int64_t len, int16_t* out) {
+    if (num_rows == rows) return interleave<rows>(q, len, out);
+    if constexpr (rows > 1) interleave_rows<rows - 1>(q, num_rows, len, out);
+}
+
+// Prompt rows by their place among the prompt rows of the batch.
+int32_t* places_of(Step& step, const std::vector<RowSpan>& spans, int64_t num_prompt_rows) {
+    auto* rows = step.scratch.get<int32_t>(num_prompt_rows);
+    int64_t place = 0;
+    for (const RowSpan& span : spans) {
+        if (span.role != Role::prompt) continue;
+        for (int64_t row = span.begin; row < span.end; ++row) rows[place++] = static_cast<int32_t>(row);
+    }
+    return rows;
 }
 
 }  // namespace
@@ -40,23 +57,19 @@ void round_rows(Step& step, Activations& in, const std::vector<RowSpan>& spans, 
     const int64_t k = in.k;
     auto* ints = step.scratch.get<int16_t>(num_prompt_rows * k);
     auto* scales = step.scratch.get<float>(num_prompt_rows * ((k + kPanelDepth - 1) / kPanelDepth));
-    int64_t before = 0;
-    for (const RowSpan& span : spans) {
-        if (span.role != Role::prompt) continue;
-        const int64_t count = span.end - span.begin;
-        step.for_pieces(count, 8, [&](int64_t begin, int64_t end, int) {
-            for (int64_t row = begin; row < end; ++row) {
-                for (int64_t at = 0; at < k; at += kPanelDepth) {
-                    const int64_t len = panel_columns(k, at), place = before + row;
-                    int16_t q[kPanelDepth];
-                    scales[at / kPanelDepth * num_prompt_rows + place] =
-                        step.kernels.quantize_i16(in.x + (span.begin + row) * k + at, len, q);
-                    put_into_strip(q, len, place, num_prompt_rows, ints + at * num_prompt_rows);
-                }
+    const int32_t* row_at = places_of(step, spans, num_prompt_rows);
+    step.for_pieces(num_prompt_rows, kStripRows, [&](int64_t begin, int64_t end, int) {
+        int16_t q[kStripRows * kPanelDepth];
+        for (int64_t at = 0; at < k; at += kPanelDepth) {
+            const int64_t len = panel_columns(k, at);
+            float* scale = scales + at / kPanelDepth * num_prompt_rows;
+            for (int64_t place = begin; place < end; ++place) {
+                scale[place] =
+                    step.kernels.quantize_i16(in.x + row_at[place] * k + at, len, q + (place - begin) * kPanelDepth);
             }
-        });
-        before += count;
-    }
+            interleave_rows(q, end - begin, len, ints + at * num_prompt_rows + begin * len);
+        }
+    });
     in.ints = ints, in.int_scales = scales;
 }
 
