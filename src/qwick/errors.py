@@ -70,3 +70,9 @@ class VerificationError(QwickError):
     """`qwick verify` found something that is not as it must be: the file, the machine or a kernel is wrong."""
 
     exit_code = 8
+
+
+class EngineError(QwickError):
+    """The engine failed while it worked on a request; other requests go on, and the same one may be asked again."""
+
+    exit_code = 9

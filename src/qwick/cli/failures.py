@@ -24,6 +24,7 @@ EXIT_CODES = {
     6: "the chat template failed or refused",
     7: "the kernels cannot run here as asked",
     8: "a check of `qwick verify` failed",
+    9: "the engine's process failed while it worked on a request",
     INTERRUPTED: "Ctrl-C",
     PIPE_CLOSED: "the reader of the output went away",
 }

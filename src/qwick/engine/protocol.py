@@ -1,0 +1,206 @@
+"""What is said between an engine in its own process and whoever asks it: messages, and how they cross a socket.
+
+A frame is four bytes of length, little end first, and a pickle. Both ends are ours and the socket has no name, so no
+stranger writes to it; still `decode` makes plain values and our own dataclasses and enums only, so that a child whose
+memory was damaged can make the parent raise, and nothing else.
+"""
+
+import io
+import pickle
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
+from importlib import import_module
+from typing import Any, cast
+
+import numpy as np
+
+from qwick import errors
+from qwick.engine.config import EngineConfig
+from qwick.engine.request import Event, Request
+from qwick.errors import EngineError, QwickError, QwickWarning
+
+MAX_FRAME_BYTES = 256 << 20
+_LENGTH = struct.Struct("<I")
+_BUILTINS: Mapping[str, type[Any]] = {"frozenset": frozenset, "set": set, "int": int, "float": float, "bool": bool}
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The first message to a child: what its opener needs to know (plain values or dataclasses of ours)."""
+
+    options: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A request, and the number by which both sides will speak of it."""
+
+    request_id: int
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Whoever asked wants no more of it."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Bytes of weights read so far, and in all."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine is open. `facts`: of the machine and memory, plain values to be shown."""
+
+    config: EngineConfig
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error that crosses: the name of its type in qwick.errors, its text, and for a log where it was raised."""
+
+    kind: str
+    text: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException, where: str, traceback: str = "") -> "Failure":
+        """Errors of ours as they are; any other is the engine's own fault, `where` it happened."""
+        if isinstance(error, QwickError) and getattr(errors, type(error).__name__, None) is type(error):
+            return cls(type(error).__name__, str(error), traceback)
+        if isinstance(error, MemoryError):
+            return cls("CapacityError", f"not enough memory {where}; ask for less at once", traceback)
+        what = f"{type(error).__name__}: {error}"
+        return cls("EngineError", f"the engine failed {where} ({what:.300}); please report it", traceback)
+
+    @property
+    def error(self) -> QwickError:
+        """To be raised on the other side."""
+        found = getattr(errors, self.kind, None)
+        if isinstance(found, type) and issubclass(found, QwickError):
+            return found(self.text)
+        return EngineError(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class NotOpened:
+    """The engine could not be opened; the child ends."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """A QwickWarning: the name of its type, its text."""
+
+    kind: str
+    text: str
+
+    @property
+    def warning(self) -> QwickWarning:
+        """To be given on the other side."""
+        found = getattr(errors, self.kind, None)
+        if isinstance(found, type) and issubclass(found, QwickWarning):
+            return found(self.text)
+        return QwickWarning(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """These requests are over: refused, or ended by a step that failed."""
+
+    request_ids: tuple[int, ...]
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What a step told, by request; `began`: those that are no longer only waiting. Empty: the child is alive."""
+
+    events: tuple[tuple[int, Event], ...] = ()
+    began: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The engine's counters, every now and then."""
+
+    counters: Mapping[str, Any]
+
+
+class ProtocolError(Exception):
+    """What came is no message: the other side is broken."""
+
+
+def encode(message: object) -> bytes:
+    """A whole frame."""
+    buffer = io.BytesIO()
+    buffer.write(bytes(_LENGTH.size))
+    _Encoder(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+    frame = buffer.getbuffer()
+    _LENGTH.pack_into(frame, 0, len(frame) - _LENGTH.size)
+    return bytes(frame)
+
+
+class Frames:
+    """Bytes in, as they come; messages out."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def push(self, data: bytes) -> Iterator[object]:
+        """The messages that `data` completes. Raises ProtocolError."""
+        self._held += data
+        at = 0
+        try:
+            while len(self._held) - at >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(self._held, at)
+                if length > MAX_FRAME_BYTES:
+                    raise ProtocolError(f"a frame of {length:,} bytes")
+                end = at + _LENGTH.size + length
+                if len(self._held) < end:
+                    break
+                payload = bytes(self._held[at + _LENGTH.size : end])
+                at = end
+                yield decode(payload)
+        finally:
+            del self._held[:at]
+
+
+def decode(payload: bytes) -> object:
+    """One message. Raises ProtocolError for whatever `encode` does not write."""
+    try:
+        return _Decoder(io.BytesIO(payload)).load()
+    except ProtocolError:
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged pickles raise anything
+        raise ProtocolError(f"{type(error).__name__}: {error}") from None
+
+
+class _Encoder(pickle.Pickler):
+    """Numbers of numpy, which callers may have put into a request, cross as Python's."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.integer | np.floating):
+            plain: int | float = cast("Any", value).item()
+            return type(plain), (plain,)
+        return NotImplemented
+
+
+class _Decoder(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "builtins" and name in _BUILTINS:
+            return _BUILTINS[name]
+        found: object = getattr(import_module(module), name, None) if module.startswith("qwick.") else None
+        if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum)):
+            return found
+        raise ProtocolError(f"{module}.{name} is none of our messages")
