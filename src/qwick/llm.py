@@ -73,7 +73,7 @@ class LLM:
         found = find_model(path)
         # What else an answer needs is imported and made beside the reading of weights, which leaves Python alone.
         with open_source(found) as source, ThreadPoolExecutor(1) as pool:
-            self.prompting = Prompting(found, source, keeps=kept_sequences > 0)
+            self.prompting = Prompting(found, source, keeps=options.keeps)
             try:
                 preparing: list[Future[None]] = []
 

@@ -43,6 +43,11 @@ class EngineOptions:
         if self.format is not None:
             format_named(self.format)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what was read stays in memory for prompts that begin with it."""
+        return self.kept_sequences > 0
+
     def config(self, longest: int) -> EngineConfig:
         """For a model that takes `longest` tokens. Raises UsageError."""
         context_len = min(DEFAULT_CONTEXT_LEN, longest) if self.context_len is None else self.context_len

@@ -1,6 +1,7 @@
 """Answers as they grow: an engine's events turned into text, piece by piece."""
 
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,38 @@ class Completion:
     reasoning: str = ""
 
 
+class GrowingAnswer:
+    """An answer and the events that it grows by.
+
+    waiting     pieces of its text that nobody has taken yet
+    completion  None until it has ended
+    """
+
+    def __init__(self, answer: Answer, prompt_tokens: int) -> None:
+        self.waiting: deque[Segment] = deque()
+        self.completion: Completion | None = None
+        self._answer = answer
+        self._token_ids: list[int] = []
+        self._stats = Stats(prompt_tokens=prompt_tokens)
+
+    def take(self, event: Event) -> bool:
+        """Digest one token; True when a stop string ended the answer, so that the engine should end it too."""
+        self._token_ids.append(event.token_id)
+        self._stats = event.stats
+        if event.finish != Finish.STOP:
+            self.waiting += self._answer.push(event.token_id)
+        if event.finish is None and not self._answer.stopped:
+            return False
+        self.end("stop" if self._answer.stopped or event.finish == Finish.STOP else "length")
+        return event.finish is None
+
+    def end(self, reason: Literal["stop", "length", "cancelled"]) -> None:
+        """No more tokens come."""
+        answer = self._answer
+        self.waiting += answer.finish()
+        self.completion = Completion(answer.text, tuple(self._token_ids), reason, self._stats, answer.reasoning)
+
+
 class Stream(Iterator[str]):
     """The pieces of one answer's text, as soon as they are certain; `segments` gives the reasoning too.
 
@@ -34,12 +67,8 @@ class Stream(Iterator[str]):
 
     def __init__(self, streams: "Streams", request: Request, answer: Answer) -> None:
         self._streams = streams
-        self._answer = answer
-        self._waiting: list[Segment] = []
-        self._token_ids: list[int] = []
-        self._stats = Stats(prompt_tokens=len(request.token_ids))
+        self._growing = GrowingAnswer(answer, len(request.token_ids))
         self._stop_wanted = False
-        self._completion: Completion | None = None
         self._sequence_id = streams.add(self, request)
 
     def __next__(self) -> str:
@@ -50,18 +79,19 @@ class Stream(Iterator[str]):
 
     def segments(self) -> Iterator[Segment]:
         """The pieces with their kinds, reasoning first. Each piece comes once, here or by iterating the stream."""
-        while self._waiting or self._completion is None:
-            if self._waiting:
-                yield self._waiting.pop(0)
+        growing = self._growing
+        while growing.waiting or growing.completion is None:
+            if growing.waiting:
+                yield growing.waiting.popleft()
             else:
                 self._advance()
 
     @property
     def completion(self) -> Completion:
         """The whole answer; generates what is still missing."""
-        while self._completion is None:
+        while self._growing.completion is None:
             self._advance()
-        return self._completion
+        return self._growing.completion
 
     def stop(self) -> None:
         """End the answer after the step under way; its completion says `cancelled`. Fit for a signal handler."""
@@ -72,27 +102,15 @@ class Stream(Iterator[str]):
         self._streams.cancel(self._sequence_id)
 
     def take(self, event: Event) -> bool:
-        """Digest one token; True when a stop string ended the answer, so that the engine should end it too."""
-        self._token_ids.append(event.token_id)
-        self._stats = event.stats
-        if event.finish != Finish.STOP:
-            self._waiting += self._answer.push(event.token_id)
-        if event.finish is None and not self._answer.stopped:
-            return False
-        self._end("stop" if self._answer.stopped or event.finish == Finish.STOP else "length")
-        return event.finish is None
+        """As GrowingAnswer.take."""
+        return self._growing.take(event)
 
     def _advance(self) -> None:
         if self._stop_wanted:
             self._streams.cancel(self._sequence_id)
-            self._end("cancelled")
+            self._growing.end("cancelled")
         else:
             self._streams.step(self._sequence_id)
-
-    def _end(self, reason: Literal["stop", "length", "cancelled"]) -> None:
-        answer = self._answer
-        self._waiting += answer.finish()
-        self._completion = Completion(answer.text, tuple(self._token_ids), reason, self._stats, answer.reasoning)
 
 
 class Streams:

@@ -28,6 +28,7 @@ from qwick.engine.protocol import (
     Warned,
 )
 from qwick.engine.request import Event, Request
+from qwick.engine.ticket import Ticket
 from qwick.errors import EngineError, QwickError, UsageError
 from qwick.model.source import LoadProgress
 
@@ -38,49 +39,6 @@ _HANG_TICKS = 5
 
 log = logging.getLogger("qwick.engine")
 log.addHandler(logging.NullHandler())  # who wants to read it adds a handler
-
-
-class Ticket:
-    """One request: its events as they come."""
-
-    def __init__(self, process: "EngineProcess", request_id: int, request: Request) -> None:
-        self.request_id = request_id
-        self.request = request
-        self.began = False  # a step has taken it up
-        self.is_suspect = False  # was with a child when that ended
-        self._process = process
-        self._events: list[Event] = []
-        self._error: QwickError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def events(self) -> list[Event]:
-        """Those since the last call, at least one. Raises what ended the request: EngineError, CapacityError, …"""
-        while not self._events:
-            if self._error is not None:
-                raise self._error
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        events, self._events = self._events, []
-        return events
-
-    def cancel(self) -> None:
-        """No more of it. Fine when it is over."""
-        self._process.cancel(self)
-
-    def push(self, event: Event) -> None:
-        """One more."""
-        self.began = True
-        self._events.append(event)
-        self._wake()
-
-    def fail(self, error: QwickError) -> None:
-        """No more come, and why."""
-        self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class EngineProcess:
@@ -146,19 +104,11 @@ class EngineProcess:
         if self._keeper is None or self._keeper.done():
             raise UsageError("this model is closed; open it again")
         self._last_id += 1
-        ticket = self._tickets[self._last_id] = Ticket(self, self._last_id, request)
+        ticket = self._tickets[self._last_id] = Ticket(self._last_id, request, self._cancel)
         self._unsent.append(ticket)
         self._wanted.set()
         self._send_unsent()
         return ticket
-
-    def cancel(self, ticket: Ticket) -> None:
-        """See Ticket.cancel."""
-        if self._tickets.pop(ticket.request_id, None) is None:
-            return
-        if self._child and self._ready:
-            self._child.send(Cancel(ticket.request_id))  # when it was not sent yet, the child knows nothing of it
-        self._clear(ticket)
 
     async def close(self) -> None:
         """End the child; what is under way fails. Idempotent."""
@@ -213,6 +163,13 @@ class EngineProcess:
         if not was_ready:
             self._wanted.clear()  # most likely it would fail again; the next request tries
         return error
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if self._tickets.pop(ticket.request_id, None) is None:
+            return
+        if self._child and self._ready:
+            self._child.send(Cancel(ticket.request_id))  # when it was not sent yet, the child knows nothing of it
+        self._clear(ticket)
 
     def _send_unsent(self) -> None:
         while self._child and self._ready and self._unsent and not self._tried:

@@ -1,0 +1,246 @@
+"""Text in, text out, for many callers at once: asyncio in front, the engine in a process of its own.
+
+>>> async with AsyncLLM("pocket") as llm:  # doctest: +SKIP
+...     async for piece in llm.chat([{"role": "user", "content": "What is 17 + 25?"}]):
+...         print(piece, end="")
+"""
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar, Unpack
+
+from qwick.engine.process import HANG_SECONDS, EngineProcess
+from qwick.engine.protocol import Ready
+from qwick.engine.ticket import Ticket
+from qwick.errors import UsageError
+from qwick.model.config import ModelConfig
+from qwick.model.source import LoadProgress, open_source
+from qwick.opening import EngineOptions
+from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions
+from qwick.store import POCKET, find_model
+from qwick.streams import Completion, GrowingAnswer
+from qwick.text.segments import Kind, Segment
+
+T = TypeVar("T")
+_CHILD = "qwick.engine_child"
+
+
+class AsyncStream(AsyncIterator[str]):
+    """The pieces of one answer's text; `segments` gives the reasoning too. Nothing happens before the first is wanted.
+
+    Dropping it, `close`, and cancelling the task that waits for a piece all end the generation within a step; `stop`
+    ends it with what there is as the completion. Raises what `LLM.chat` does, and EngineError when the engine failed.
+    """
+
+    def __init__(self, ask: "Callable[[], asyncio.Future[Asked]]", submit: "Callable[[Asked], Ticket]") -> None:
+        self._ask, self._submit = ask, submit
+        self._growing: GrowingAnswer | None = None
+        self._ticket: Ticket | None = None
+        self._is_closed = False
+
+    async def __anext__(self) -> str:
+        while (segment := await self._next()) is not None:
+            if segment.kind is Kind.CONTENT:
+                return segment.text
+        raise StopAsyncIteration
+
+    async def segments(self) -> AsyncIterator[Segment]:
+        """The pieces with their kinds, reasoning first. Each piece comes once, here or by iterating the stream."""
+        while (segment := await self._next()) is not None:
+            yield segment
+
+    async def completion(self) -> Completion:
+        """The whole answer; waits for what is still missing."""
+        growing, ticket = await self._start()
+        while growing.completion is None:
+            await self._advance(growing, ticket)
+        return growing.completion
+
+    async def stop(self) -> Completion:
+        """End the answer here; the completion says `cancelled` if it was not at its end."""
+        growing, ticket = await self._start()
+        if growing.completion is None:
+            ticket.cancel()
+            growing.end("cancelled")
+        return await self.completion()
+
+    def close(self) -> None:
+        """Stop generating. What was not finished has no completion."""
+        self._is_closed = True
+        if self._ticket is not None:
+            self._ticket.cancel()
+
+    async def _next(self) -> Segment | None:
+        growing, ticket = await self._start()
+        while not growing.waiting:
+            if growing.completion is not None:
+                return None
+            await self._advance(growing, ticket)
+        return growing.waiting.popleft()
+
+    async def _start(self) -> tuple[GrowingAnswer, Ticket]:
+        if self._growing is None or self._ticket is None:
+            asked = await self._ask()
+            self._growing = GrowingAnswer(asked.answer, len(asked.request.token_ids))
+            self._ticket = self._submit(asked)
+            weakref.finalize(self, _cancel_soon, asyncio.get_running_loop(), self._ticket).atexit = False
+        return self._growing, self._ticket
+
+    async def _advance(self, growing: GrowingAnswer, ticket: Ticket) -> None:
+        if self._is_closed:
+            raise UsageError("the answer was closed before it was finished")
+        try:
+            events = await ticket.events()
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        for event in events:
+            if growing.take(event):
+                ticket.cancel()
+                return
+
+
+def _cancel_soon(loop: asyncio.AbstractEventLoop, ticket: Ticket) -> None:
+    """From any thread: nobody knows where a garbage collection happens."""
+    with suppress(RuntimeError):  # the loop is closed, and so is everything in it
+        loop.call_soon_threadsafe(ticket.cancel)
+
+
+class AsyncLLM:
+    """A model behind asyncio, in one event loop: `start` opens it, `close` ends it, `async with` does both.
+
+    options       of the engine, as for `LLM`; `max_sequences` answers at a time, more wait
+    progress      called with (bytes done, bytes in all) while weights load, also after a restart
+    hang_seconds  an engine that is silent so long while there is work is ended, and started again
+
+    A fault of the engine, even one that ends its process, fails the answers that it touched with EngineError; others
+    wait for the next process, which starts at once.
+    """
+
+    def __init__(
+        self,
+        path: str | Path = POCKET,
+        options: EngineOptions | None = None,
+        *,
+        progress: LoadProgress | None = None,
+        hang_seconds: float = HANG_SECONDS,
+    ) -> None:
+        self._name, self._options = str(path), options or EngineOptions()
+        self._progress, self._hang_seconds = progress, hang_seconds
+        self._texts = ThreadPoolExecutor(1, "prompts")  # one: a tokenizer learns as it encodes
+        self._process: EngineProcess | None = None
+        self._prompting: Prompting | None = None
+        self._ready: Ready | None = None
+
+    async def start(self) -> Self:
+        """Read the model. Raises what `LLM` does, or EngineError."""
+        found = find_model(self._name)
+        options = (self._name, self._options)
+        self._process = EngineProcess(_CHILD, options, progress=self._progress, hang_seconds=self._hang_seconds)
+        preparing = asyncio.get_running_loop().run_in_executor(self._texts, self._prepare, found)
+        try:
+            self._ready = await self._process.start()
+            self._prompting = await preparing
+        except BaseException:
+            await self._abandon(preparing)
+            raise
+        return self
+
+    async def close(self) -> None:
+        """End the engine; answers under way fail. Idempotent."""
+        process, self._process = self._process, None
+        prompting, self._prompting = self._prompting, None
+        if process is not None:
+            await process.close()
+        if prompting is not None:
+            prompting.close()
+        self._texts.shutdown(wait=False, cancel_futures=True)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def generate(
+        self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> AsyncStream:
+        """Continue a text or token ids as they are; see LLM.generate."""
+        prompting = self.prompting
+        return self._stream(lambda: prompting.continuation(prompt, stop, sampling))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        stop: str | Sequence[str] = (),
+        **sampling: Unpack[SamplingOptions],
+    ) -> AsyncStream:
+        """Answer `messages` by the model's chat template; see LLM.chat."""
+        prompting = self.prompting
+        return self._stream(lambda: prompting.chat(messages, think, stop, sampling))
+
+    @property
+    def prompting(self) -> Prompting:
+        """Template, tokenizer and sampling defaults of the model."""
+        return _opened(self._prompting)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the network."""
+        return self.prompting.config
+
+    @property
+    def context_len(self) -> int:
+        """Most tokens of one prompt and its answer."""
+        return self.ready.config.context_len
+
+    @property
+    def ready(self) -> Ready:
+        """What the engine said of itself when it was open: its limits, threads, bytes of memory."""
+        return _opened(self._ready)
+
+    @property
+    def process(self) -> EngineProcess:
+        """The engine's: whether it is ready, its counters, how often it was started."""
+        return _opened(self._process)
+
+    @property
+    def counters(self) -> Mapping[str, Any]:
+        """Of the engine, a second old at most."""
+        return self.process.counters
+
+    def _stream(self, ask: Callable[[], Asked]) -> AsyncStream:
+        def in_thread() -> "asyncio.Future[Asked]":
+            _ = self.process  # still open
+            return asyncio.get_running_loop().run_in_executor(self._texts, ask)
+
+        return AsyncStream(in_thread, lambda asked: self.process.submit(asked.request))
+
+    def _prepare(self, found: Path) -> Prompting:
+        with open_source(found) as source:
+            prompting = Prompting(found, source, keeps=self._options.keeps)
+            try:
+                prompting.prepare()
+            except BaseException:
+                prompting.close()
+                raise
+        return prompting
+
+    async def _abandon(self, preparing: "asyncio.Future[Prompting]") -> None:
+        """Opening failed on one side; the other is ended."""
+        (prompting,) = await asyncio.gather(preparing, return_exceptions=True)
+        if isinstance(prompting, Prompting):
+            prompting.close()
+        await self.close()
+
+
+def _opened(part: T | None) -> T:
+    if part is None:
+        raise UsageError("this AsyncLLM is not open: `async with AsyncLLM(…) as llm`, or `await llm.start()`")
+    return part
