@@ -109,6 +109,12 @@ Mapping& Mapping::operator=(Mapping&& other) noexcept {
     return *this;
 }
 
+size_t total_bytes(const std::vector<Mapping>& mappings) {
+    size_t bytes = 0;
+    for (const Mapping& mapping : mappings) bytes += mapping.size();
+    return bytes;
+}
+
 Arena::Arena(size_t reserve) {
     if (reserve > 0) add_chunk(reserve);
 }
@@ -132,9 +138,7 @@ std::byte* Arena::allocate(size_t bytes) {
 }
 
 size_t Arena::reserved_bytes() const {
-    size_t bytes = 0;
-    for (const Mapping& chunk : chunks_) bytes += chunk.size();
-    return bytes;
+    return total_bytes(chunks_);
 }
 
 void Arena::lock() {
@@ -148,8 +152,7 @@ void Arena::lock() {
 
 void Scratch::reset() {
     if (chunks_.size() > 1) {  // as much as the last op took, in one piece, for the next time
-        size_t bytes = 0;
-        for (const Mapping& chunk : chunks_) bytes += chunk.size();
+        const size_t bytes = total_bytes(chunks_);
         chunks_.clear();
         chunks_.emplace_back(bytes);
     }

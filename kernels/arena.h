@@ -37,6 +37,8 @@ class Mapping {
     size_t size_ = 0;  // as asked; the mapping is whole huge pages
 };
 
+size_t total_bytes(const std::vector<Mapping>& mappings);
+
 // Grows by chunks; what it gave out lives as long as the arena. Not thread safe.
 class Arena {
   public:
@@ -69,6 +71,7 @@ class Scratch {
         return reinterpret_cast<T*>(take(checked_product(count, sizeof(T))));
     }
     void reset();
+    size_t num_bytes() const { return total_bytes(chunks_); }
 
   private:
     std::byte* take(size_t bytes);

@@ -256,6 +256,7 @@ void bind_programs(nb::module_& m) {
              "edit_values"_a.noconvert())
         .def("commit", &commit, "commits"_a.noconvert())
         .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
+        .def_prop_ro("scratch_bytes", &Program::scratch_bytes)
         .def_prop_ro("replay_seconds", &Program::replay_seconds)
         .def_prop_ro("num_allocations", &Program::num_allocations)
         .def_prop_ro("num_sections", &Program::num_sections)

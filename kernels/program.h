@@ -47,6 +47,8 @@ class Program {
     const float* hidden() const { return recording_.hidden < 0 ? nullptr : buffers_[recording_.hidden]; }
     const std::shared_ptr<Mapping>& memory() const { return memory_; }
     size_t buffer_bytes() const { return memory_->size(); }
+    // What the batches so far needed beside: working memory of the ops, and logits.
+    size_t scratch_bytes() const { return scratch_.num_bytes() + head_.logits.num_bytes() + head_.top.num_bytes(); }
     // Of the last run.
     double replay_seconds() const { return replay_seconds_; }
     uint64_t num_allocations() const { return num_allocations_; }  // 0 once a batch as large was seen

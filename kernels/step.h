@@ -26,6 +26,7 @@ class ResultMemory {
         return reinterpret_cast<float*>(mapping_->data());
     }
     const std::shared_ptr<Mapping>& owner() const { return mapping_; }
+    size_t num_bytes() const { return mapping_ ? mapping_->size() : 0; }
 
   private:
     std::shared_ptr<Mapping> mapping_;

@@ -172,6 +172,11 @@ class NativeProgram:
         """Memory of the activations."""
         return self._native.buffer_bytes
 
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory that the batches so far needed beside: of single ops, and of logits."""
+        return self._native.scratch_bytes
+
     def run(self, batch: Batch | CommitBatch) -> Result:
         if isinstance(batch, CommitBatch):
             commits = [(c.slot, c.num_tokens, c.context_len) for c in batch.commits]
