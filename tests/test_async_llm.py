@@ -19,13 +19,13 @@ from qwick.streams import Completion
 from qwick.text.segments import Kind
 from qwick.text.tokenizer import Tokenizer
 from qwick.text.vocabulary import WholeVocabulary
-from tests.small_model import write_small_model
+from tests.small_model import LONGEST, write_small_model
 from tests.text.tokenizer_folder import make_backend
 
 USER = [{"role": "user", "content": "hello"}]
-OPTIONS = EngineOptions(threads=1, max_sequences=4)
+OPTIONS = EngineOptions(threads=1, max_sequences=4, context_len=LONGEST)
 STOPS = Tokenizer(WholeVocabulary(make_backend())).stop_ids
-LONG: Any = {"max_tokens": 3000, "seed": 1, "logit_bias": dict.fromkeys(STOPS, float("-inf"))}
+LONG: Any = {"max_tokens": 8000, "seed": 1, "logit_bias": dict.fromkeys(STOPS, float("-inf"))}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_cancelling_the_task_ends_the_request(folder: Path) -> None:
             await until_idle(llm)
         await llm.generate("hello", max_tokens=3).completion()
 
-    with_llm(folder, test, EngineOptions(threads=1))
+    with_llm(folder, test, EngineOptions(threads=1, context_len=LONGEST))
 
 
 def test_cancelling_before_anything_was_asked_is_fine(folder: Path) -> None:
@@ -173,7 +173,7 @@ def test_kill_in_the_middle_of_many_streams(folder: Path) -> None:
         assert len(completion.token_ids) <= 5
         assert llm.process.num_starts == 2
 
-    with_llm(folder, test, EngineOptions(threads=1, max_sequences=5))
+    with_llm(folder, test, EngineOptions(threads=1, max_sequences=5, context_len=LONGEST))
 
 
 def test_what_is_wrong_with_a_question_is_said_to_its_asker(folder: Path) -> None:

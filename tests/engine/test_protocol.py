@@ -19,7 +19,7 @@ from qwick.sampling.params import SamplingParams
 SAMPLING = SamplingParams(logit_bias={3: -math.inf, 4: 1.5}, stop_token_ids=frozenset({7}), seed=2**64 - 1)
 MESSAGES = [
     Submit(5, Request((1, 2, 3), SAMPLING)),
-    Stepped(((5, Event(0, 17, Stats(3, 1, 0.25), Finish.STOP)),), (6,)),
+    Stepped.of([(5, Event(0, 17, Stats(3, 1, 0.25), Finish.STOP))], (6,)),
     Loading(1, 2),
     Stepped(),
 ]
@@ -33,6 +33,16 @@ def test_messages_cross_however_the_bytes_are_cut(data):
     for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         found += frames.push(stream[begin:end])
     assert found == MESSAGES
+
+
+def test_events_cross_as_they_were():
+    events = [
+        (3, Event(7, 1, Stats(5, 2, 0.5, 0.25, 4))),
+        (4, Event(8, 2, Stats(6), finish=Finish.LENGTH)),
+    ]
+    (crossed,) = Frames().push(encode(Stepped.of(iter(events), (9,))))
+    assert list(crossed.events) == events
+    assert crossed.began == (9,)
 
 
 def test_numbers_of_numpy_cross_as_plain_ones():

@@ -193,8 +193,8 @@ class EngineProcess:
     def _take(self, message: object) -> None:
         """What the child says."""
         match message:
-            case Stepped(events, began):
-                self._take_step(events, began)
+            case Stepped():
+                self._take_step(message.events, message.began)
             case Failed(request_ids, failure):
                 self._fail(request_ids, _told(failure))
             case Counted(counters):

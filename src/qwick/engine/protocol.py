@@ -8,17 +8,18 @@ memory was damaged can make the parent raise, and nothing else.
 import io
 import pickle
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from importlib import import_module
-from typing import Any, cast
+from operator import attrgetter
+from typing import Any, Self, cast
 
 import numpy as np
 
 from qwick import errors
 from qwick.engine.config import EngineConfig
-from qwick.engine.request import Event, Request
+from qwick.engine.request import Event, Request, Stats
 from qwick.errors import EngineError, QwickError, QwickWarning
 
 MAX_FRAME_BYTES = 256 << 20
@@ -122,12 +123,34 @@ class Failed:
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, and its events as rows: five times as fast to cross, in every step
 class Stepped:
-    """What a step told, by request; `began`: those that are no longer only waiting. Empty: the child is alive."""
+    """What a step told; `began`: requests that are no longer only waiting. Empty: the child is alive.
 
-    events: tuple[tuple[int, Event], ...] = ()
+    rows  of each event the request's number, the fields of its Stats, and its other fields
+    """
+
+    rows: tuple[tuple[int, tuple[Any, ...], tuple[Any, ...]], ...] = ()
     began: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, events: Iterable[tuple[int, Event]], began: tuple[int, ...] = ()) -> Self:
+        """`events` by request."""
+        rows = tuple((request_id, _stats(event.stats), _event(event)) for request_id, event in events)
+        return cls(rows, began)
+
+    @property
+    def events(self) -> Iterator[tuple[int, Event]]:
+        """As they were given to `of`."""
+        for request_id, stats, (sequence_id, token_id, *others) in self.rows:
+            yield request_id, Event(sequence_id, token_id, Stats(*stats), *others)
+
+
+def _getter(kind: type[Any], but: str = "") -> Callable[[Any], tuple[Any, ...]]:
+    return attrgetter(*(field.name for field in fields(kind) if field.init and field.name != but))
+
+
+_stats, _event = _getter(Stats), _getter(Event, but="stats")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,16 @@ class Ticket:
         self.is_suspect = False  # was with a child when that ended
         self._cancel = cancel
         self._events: list[Event] = []
+        self._is_over = False
         self._error: QwickError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     async def events(self) -> list[Event]:
-        """Those since the last call, at least one. Raises what ended the request: EngineError, CapacityError, …"""
-        while not self._events:
+        """Those since the last call, at least one; none after the last.
+
+        Raises what ended the request: EngineError, CapacityError, …
+        """
+        while not self._events and not self._is_over:
             if self._error is not None:
                 raise self._error
             self._waiter = asyncio.get_running_loop().create_future()
@@ -38,6 +42,7 @@ class Ticket:
         """One more."""
         self.began = True
         self._events.append(event)
+        self._is_over = event.finish is not None
         self._wake()
 
     def fail(self, error: QwickError) -> None:

@@ -115,11 +115,11 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the other requests go on
             self._fail_dropped(error)
             return
-        told = tuple((self._request_ids[event.sequence_id], event) for event in events)
+        told = [(self._request_ids[event.sequence_id], event) for event in events]
         self._waiting.difference_update(event.sequence_id for event in events)
         began = self._no_longer_waiting()
         if told or began or monotonic() - self._link.last_sent > ALIVE_SECONDS:
-            self._link.send(Stepped(told, began))
+            self._link.send(Stepped.of(told, began))
         for event in events:
             if event.finish:
                 self._forget(event.sequence_id)
