@@ -16,15 +16,17 @@ from qwick.engine.protocol import Frames, Open, ProtocolError, encode
 from qwick.errors import EngineError
 
 _CLOSE_SECONDS = 5.0
+_READ_BYTES = 1 << 16
 _SOCKET_BYTES = 1 << 20  # so that steps go on while the parent is busy
 
 
-class Child(asyncio.Protocol):
+class Child(asyncio.BufferedProtocol):
     """`module` is run with `python -m`, `take` gets its messages. `open` comes first, `close` last."""
 
     def __init__(self, module: str, take: Callable[[object], None]) -> None:
         self._module, self._take = module, take
         self._frames = Frames()
+        self._buffer = memoryview(bytearray(_READ_BYTES))  # one for all: asyncio would map 256 KiB for each read
         self._ended = asyncio.get_running_loop().create_future()
         self._popen: subprocess.Popen[bytes] | None = None
         self._transport: asyncio.Transport | None = None
@@ -87,20 +89,24 @@ class Child(asyncio.Protocol):
         await self._exit_code(_CLOSE_SECONDS)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio.Protocol."""
+        """Of asyncio.BaseProtocol."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
-        """Of asyncio.Protocol."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Of asyncio.BufferedProtocol."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Of asyncio.BufferedProtocol."""
         self._heard = True
         try:
-            for message in self._frames.push(data):
+            for message in self._frames.push(self._buffer[:nbytes]):
                 self._take(message)
         except ProtocolError as error:
             self.kill(f"said what is no message ({error}) and was ended")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Of asyncio.Protocol."""
+        """Of asyncio.BaseProtocol."""
         if not self._ended.done():
             self._ended.set_result(None)
 

@@ -24,7 +24,6 @@ from qwick.errors import EngineError, QwickError, QwickWarning
 
 MAX_FRAME_BYTES = 256 << 20
 _LENGTH = struct.Struct("<I")
-_BUILTINS: Mapping[str, type[Any]] = {"frozenset": frozenset, "set": set, "int": int, "float": float, "bool": bool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,7 @@ class Frames:
     def __init__(self) -> None:
         self._held = bytearray()
 
-    def push(self, data: bytes) -> Iterator[object]:
+    def push(self, data: bytes | memoryview) -> Iterator[object]:
         """The messages that `data` completes. Raises ProtocolError."""
         self._held += data
         at = 0
@@ -221,9 +220,20 @@ class _Encoder(pickle.Pickler):
 
 class _Decoder(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module == "builtins" and name in _BUILTINS:
-            return _BUILTINS[name]
-        found: object = getattr(import_module(module), name, None) if module.startswith("qwick.") else None
-        if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum)):
-            return found
-        raise ProtocolError(f"{module}.{name} is none of our messages")
+        found = _KNOWN.get((module, name))
+        if found is None:
+            found = _KNOWN[module, name] = _message_class(module, name)
+        return found
+
+
+_KNOWN: dict[tuple[str, str], type[Any]] = {
+    ("builtins", kind.__name__): kind for kind in (frozenset, set, int, float, bool)
+}
+
+
+def _message_class(module: str, name: str) -> type[Any]:
+    """One of our dataclasses or enums. Raises ProtocolError for all else."""
+    found: object = getattr(import_module(module), name, None) if module.startswith("qwick.") else None
+    if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum)):
+        return found
+    raise ProtocolError(f"{module}.{name} is none of our messages")
