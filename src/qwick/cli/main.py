@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from qwick.cli.batch import batch
 from qwick.cli.bench import bench
 from qwick.cli.chat import chat
 from qwick.cli.convert import convert
@@ -63,7 +64,7 @@ def _flowing(command: Callable[..., None]) -> str:
 
 
 for panel, group in {
-    "Answers": {"run": run, "chat": chat},
+    "Answers": {"run": run, "chat": chat, "batch": batch},
     "Models": {
         "list": list_models,
         "show": show,

@@ -18,6 +18,7 @@ from qwick.store import POCKET, entries
 
 if TYPE_CHECKING:  # the real import waits until the arguments are known to be right
     from qwick.llm import LLM
+    from qwick.opening import EngineOptions
     from qwick.prompting import SamplingOptions
 
 SAMPLING, MACHINE = "Sampling", "Machine"  # panels of the help
@@ -149,6 +150,22 @@ class MachineFlags:
                 pack_cache=self.pack_cache,
                 progress=progress,
             )
+
+    def engine_options(self, *, max_sequences: int) -> "EngineOptions":
+        """For an engine in its own process."""
+        from qwick.opening import EngineOptions
+
+        return EngineOptions(
+            format=self.format,
+            threads=self.threads,
+            threads_batch=self.threads_batch,
+            context_len=self.ctx_size,
+            yarn=self.yarn,
+            kv_format=self.kv_format,
+            lock_memory=self.mlock,
+            max_sequences=max_sequences,
+            pack_cache=self.pack_cache,
+        )
 
 
 def _bias(given: Sequence[str] | None) -> dict[int, float] | None:

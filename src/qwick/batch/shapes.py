@@ -1,0 +1,81 @@
+"""One line of a batch's output, in the form in which its question came."""
+
+import json
+from time import time
+from typing import Any
+
+from qwick.batch.lines import CHAT_URL, Line
+from qwick.errors import EngineError, QwickError
+from qwick.streams import Completion
+
+Json = dict[str, Any]
+
+
+def answered(line: Line, completion: Completion, model: str) -> bytes:
+    """The line of an answer."""
+    stats = completion.stats
+    usage = _usage(stats.prompt_tokens, stats.generated_tokens, stats.cached_tokens)
+    if line.is_openai:
+        return _openai_line(line, 200, _body(line, model, _choice(line, completion), usage))
+    reasoning = {"reasoning": completion.reasoning} if completion.reasoning else {}
+    answer = {"text": completion.text, **reasoning, "finish_reason": completion.finish_reason, "usage": usage}
+    return _plain_line(line, answer)
+
+
+def failed(line: Line, error: str | QwickError) -> bytes:
+    """The line of a question that could not be answered."""
+    text = str(error)
+    is_ours = isinstance(error, EngineError)
+    if not line.is_openai:
+        return _plain_line(line, {"error": {"type": "engine" if is_ours else "request", "message": text}})
+    kind = "server_error" if is_ours else "invalid_request_error"
+    body = {"error": {"message": text, "type": kind, "param": None, "code": None}}
+    return _openai_line(line, 500 if is_ours else 400, body)
+
+
+def _choice(line: Line, completion: Completion) -> Json:
+    ending = {"index": 0, "logprobs": None, "finish_reason": completion.finish_reason}
+    if line.given["url"] != CHAT_URL:
+        return {**ending, "text": completion.text}
+    reasoning = {"reasoning_content": completion.reasoning} if completion.reasoning else {}
+    return {**ending, "message": {"role": "assistant", "content": completion.text, **reasoning}}
+
+
+def _body(line: Line, model: str, choice: Json, usage: Json) -> Json:
+    is_chat = line.given["url"] == CHAT_URL
+    return {
+        "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{line.number}",
+        "object": "chat.completion" if is_chat else "text_completion",
+        "created": int(time()),
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+    }
+
+
+def _usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Json:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
+
+
+def _openai_line(line: Line, status: int, body: Json) -> bytes:
+    response = {"status_code": status, "request_id": f"req-{line.number}", "body": body}
+    custom_id = line.given.get("custom_id")
+    return _dump({"id": f"batch_req-{line.number}", "custom_id": custom_id, "response": response, "error": None})
+
+
+def _plain_line(line: Line, answer: Json) -> bytes:
+    given_id = {"id": line.given["id"]} if "id" in line.given else {}
+    return _dump({**given_id, **answer})
+
+
+def _dump(value: Json) -> bytes:
+    """One line. Lone surrogates, which JSON may hold and UTF-8 not, stay escaped."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(value).encode() + b"\n"
