@@ -36,7 +36,7 @@ def official(folder: Path, tmp_path_factory: pytest.TempPathFactory, request: py
 
 @pytest.fixture
 def llm(folder: Path) -> Iterator[LLM]:
-    with LLM(folder, kept_sequences=1, threads=1) as opened:
+    with LLM(folder, cache_memory=1 << 20, threads=1) as opened:
         yield opened
 
 
@@ -58,7 +58,7 @@ def talk(llm: LLM, questions: list[str], **options: Any) -> list[Completion]:
 @pytest.mark.parametrize("think", [False, True])
 def test_a_turn_reads_the_last_answer_and_its_own_question(official: Path, think: bool) -> None:
     questions = ["hello " * 20, "what is ab?", "and <|im_end|>?"]
-    with LLM(official, kept_sequences=1, threads=1) as llm:
+    with LLM(official, cache_memory=1 << 20, threads=1) as llm:
         kept = talk(llm, questions, think=think)
     with LLM(official, threads=1) as llm:
         fresh = talk(llm, questions, think=think)
@@ -71,7 +71,7 @@ def test_a_turn_reads_the_last_answer_and_its_own_question(official: Path, think
 
 def test_turning_thinking_on_rereads_nothing_but_the_think_block(official: Path) -> None:
     messages = [{"role": "user", "content": "hello " * 20}]
-    with LLM(official, kept_sequences=1, threads=1) as llm:
+    with LLM(official, cache_memory=1 << 20, threads=1) as llm:
         first = llm.chat(messages, think=False, **OPTIONS)
         again = llm.chat(messages, think=True, **OPTIONS)
     assert first.stats.prompt_tokens - again.stats.cached_tokens <= 6
@@ -86,17 +86,54 @@ def test_turning_thinking_on_rereads_nothing_but_the_think_block(official: Path)
     ],
 )
 def test_a_template_without_a_next_turn_is_read_anew(folder: Path, tmp_path: Path, source: str) -> None:
-    with LLM(with_template(folder, tmp_path, source), kept_sequences=1, threads=1) as llm:
+    with LLM(with_template(folder, tmp_path, source), cache_memory=1 << 20, threads=1) as llm:
         for question in ("one hello", "two hello"):
             completion = llm.chat([{"role": "user", "content": question}], **OPTIONS)
             assert completion.stats.cached_tokens <= 1
             assert completion.stats.generated_tokens > 0
 
 
-def test_a_raw_prompt_goes_on_from_the_end_of_an_answer(llm: LLM) -> None:
+def test_a_raw_prompt_goes_on_from_the_end_of_another(llm: LLM) -> None:
     first = llm.generate("hello " * 10, **OPTIONS)
-    ids = [*llm.tokenizer.encode("hello " * 10, allow_special=True), *first.token_ids, 5]
-    assert llm.generate(ids, **OPTIONS).stats.cached_tokens == len(ids) - 2  # the last drawn, and the new one
+    prompt = llm.tokenizer.encode("hello " * 10, allow_special=True)
+    assert llm.generate([*prompt, *first.token_ids, 5], **OPTIONS).stats.cached_tokens == len(prompt)
+
+
+@pytest.mark.parametrize("think", [False, True])
+def test_after_idle_time_a_turn_reads_its_own_question_only(official: Path, think: bool) -> None:
+    questions = ["hello " * 20, "what is ab?", "and <|im_end|>?"]
+    with LLM(official, threads=1) as llm:
+        fresh = talk(llm, questions, think=think)
+    messages: list[dict[str, str]] = []
+    with LLM(official, cache_memory=1 << 20, threads=1) as llm:
+        for turn, question in enumerate(questions):
+            messages.append({"role": "user", "content": question})
+            answer = llm.chat(messages, think=think, **OPTIONS)
+            assert content(answer) == content(fresh[turn])
+            if turn:
+                block = "<think>\n" if think else "<think>\n\n</think>\n\n"
+                frame = "<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n" + block
+                own = len(llm.tokenizer.encode(frame, allow_special=True))
+                own += len(llm.tokenizer.encode(question, allow_special=False))
+                assert (
+                    answer.stats.prompt_tokens - answer.stats.cached_tokens <= own + 2
+                )  # words join differently in this vocabulary of bytes
+                assert answer.stats.miss is None
+            messages.append({"role": "assistant", "content": answer.text})
+            llm.remember(messages, think=think)
+            while llm.idle():
+                pass
+
+
+def test_a_question_finds_what_was_read_of_the_answer_so_far(official: Path) -> None:
+    """Idle time that was too short is not lost."""
+    messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "ab cd " * 300}]
+    with LLM(official, cache_memory=1 << 20, threads=1) as llm:
+        llm.remember(messages)
+        assert llm.idle()
+        answer = llm.chat([*messages, {"role": "user", "content": "and?"}], **OPTIONS)
+        assert 8 <= answer.stats.cached_tokens < answer.stats.prompt_tokens
+        assert llm.idle()  # goes on where it was
 
 
 def test_a_stopped_answer_is_what_there_was(llm: LLM) -> None:

@@ -32,8 +32,8 @@ class LLM:
     kv_format      of the attention cache: `f16`, `bf16`, `q8_0` (half the memory, a small error), `f32` (no rounding)
     lock_memory    keep the weights from being swapped out; CapacityError when the system forbids it
     max_sequences  prompts answered at the same time; each takes a context's memory
-    kept_sequences how many ended answers stay in memory: the next turn of such a chat reads only what is new
-                   (`Stats.cached_tokens`); each takes one more recurrent state
+    cache_memory   bytes for what was read, so that a prompt that begins as an earlier one did goes on from there
+                   (`Stats.cached_tokens`): turns of a chat, questions under one system prompt. 0: nothing is kept
     pack_cache     keep the weights as memory holds them in the user's cache folder, and read them from there: a model
                    that is quantised when it is opened starts sooner the next time. The first start takes longer, and
                    the disk holds the weights a second time
@@ -54,7 +54,7 @@ class LLM:
         kv_format: str = "f16",
         lock_memory: bool = False,
         max_sequences: int = 1,
-        kept_sequences: int = 0,
+        cache_memory: int = 0,
         pack_cache: bool = False,
         progress: LoadProgress | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class LLM:
             kv_format=kv_format,
             lock_memory=lock_memory,
             max_sequences=max_sequences,
-            kept_sequences=kept_sequences,
+            cache_memory=cache_memory,
             pack_cache=pack_cache,
         )
         found = find_model(path)
@@ -157,6 +157,19 @@ class LLM:
         """
         answer = self._start(self.prompting.chat(messages, think, stop, sampling))
         return answer if stream else answer.completion
+
+    def remember(self, messages: Sequence[Message], *, think: bool | None = None) -> None:
+        """Have a chat that ends with an answer read as history by `idle`: the next turn then reads only its question.
+
+        Without `cache_memory`, or where the template takes no next turn, nothing happens.
+        """
+        history = self.prompting.history(messages, think)
+        if history is not None:
+            self._streams.remember(history)
+
+    def idle(self) -> bool:
+        """Read a piece, about 0.1 s, of what `remember` was given; False when nothing is left to do."""
+        return self._streams.idle()
 
     @property
     def thinks_by_default(self) -> bool:

@@ -30,7 +30,7 @@ class EngineOptions:
     kv_format: str = "f16"
     lock_memory: bool = False
     max_sequences: int = 1
-    kept_sequences: int = 0
+    cache_memory: int = 0
     pack_cache: bool = False
 
     def __post_init__(self) -> None:
@@ -46,14 +46,12 @@ class EngineOptions:
     @property
     def keeps(self) -> bool:
         """Whether what was read stays in memory for prompts that begin with it."""
-        return self.kept_sequences > 0
+        return self.cache_memory > 0
 
     def config(self, longest: int) -> EngineConfig:
         """For a model that takes `longest` tokens. Raises UsageError."""
         context_len = min(DEFAULT_CONTEXT_LEN, longest) if self.context_len is None else self.context_len
-        return EngineConfig(
-            context_len, self.max_sequences, kv_format=self.kv_format, kept_sequences=self.kept_sequences
-        )
+        return EngineConfig(context_len, self.max_sequences, kv_format=self.kv_format, cache_memory=self.cache_memory)
 
 
 def open_engine(

@@ -20,7 +20,7 @@ from qwick.text.chat_template import ChatTemplate
 from qwick.text.quoting import Piece
 from qwick.text.segments import Segments
 from qwick.text.tokenizer import Tokenizer
-from qwick.text.turns import next_turn, unshared_len
+from qwick.text.turns import message_starts, next_turn, unshared_len
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int]
@@ -53,7 +53,7 @@ class Asked:
 class Prompting:
     """Of one model. `prepare` comes before the first question; it takes 0.1 to 1 s, beside the loading of weights.
 
-    keeps  whether ended answers stay in the engine's memory for a next turn
+    keeps  whether the engine remembers prompts, so that it wants to know where later ones may part from them
     Raises CheckpointError and TemplateError for the model's files.
     """
 
@@ -75,7 +75,8 @@ class Prompting:
         """Of a text or ids as they are: control tokens written in a text count as such."""
         ids = self.tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else prompt
         params = self.params(sampling, think=self.thinks_by_default)
-        return Asked(Request(tuple(ids), params, self._keeps), self._answer(stop, None))
+        boundaries = (len(ids),) if self._keeps and ids else ()
+        return Asked(Request(tuple(ids), params, boundaries), self._answer(stop, None))
 
     def chat(
         self, messages: Sequence[Message], think: bool | None, stop: str | Sequence[str], sampling: SamplingOptions
@@ -85,9 +86,27 @@ class Prompting:
         params = self.params(sampling, think=think)
         pieces = self._render(messages, think)
         ids = self.tokenizer.encode_pieces(pieces)
-        snapshot_at = self._snapshot_at(messages, think, pieces, ids) if self._keeps else None
+        boundaries = self._boundaries(messages, think, pieces, ids) if self._keeps else ()
         segments = Segments("".join(piece.text for piece in pieces))
-        return Asked(Request(tuple(ids), params, self._keeps, snapshot_at), self._answer(stop, segments))
+        return Asked(Request(tuple(ids), params, boundaries), self._answer(stop, segments))
+
+    def history(self, messages: Sequence[Message], think: bool | None) -> Request | None:
+        """A chat that ends with an answer, as the next turn's prompt will begin: to be read only.
+
+        None without `keeps`, and where the template takes no next turn or does not begin it as a message of its own.
+        """
+        think = self.thinks_by_default if think is None else think
+        if not self._keeps:
+            return None
+        try:
+            pieces = self._render([*messages, {"role": "user", "content": "x"}], think)
+        except QwickError:
+            return None
+        ids = self.tokenizer.encode_pieces(pieces)
+        starts = message_starts(pieces, ids, self.tokenizer.encode_pieces)
+        if len(starts) < 2:  # the last one is the answer's, the one before it the question's
+            return None
+        return Request(tuple(ids[: starts[-2]]), self.params({}, think=think), starts[:-2])
 
     def params(self, sampling: SamplingOptions, *, think: bool) -> SamplingParams:
         """With the model's defaults, a seed, and its stop tokens. Raises UsageError."""
@@ -102,15 +121,17 @@ class Prompting:
     def _render(self, messages: Sequence[Message], think: bool) -> tuple[Piece, ...]:
         return self.template.render(messages, think=think, control_tokens=self.tokenizer.added_tokens)
 
-    def _snapshot_at(
+    def _boundaries(
         self, messages: Sequence[Message], think: bool, pieces: Sequence[Piece], ids: Sequence[int]
-    ) -> int | None:
-        """How many of `ids` the next turn's prompt will begin with; None when the template takes no next turn."""
+    ) -> tuple[int, ...]:
+        """Where messages begin, and up to where the next turn's prompt will be the same."""
+        encode = self.tokenizer.encode_pieces
+        starts = message_starts(pieces, ids, encode)
         try:
-            later = self._render(next_turn(messages), think)
+            shared = len(ids) - unshared_len(pieces, self._render(next_turn(messages), think), encode)
         except QwickError:
-            return None
-        return len(ids) - unshared_len(pieces, later, self.tokenizer.encode_pieces) or None
+            return starts
+        return tuple(sorted({*starts, shared} - {0}))
 
     def _answer(self, stop: str | Sequence[str], segments: Segments | None) -> Answer:
         return Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments)

@@ -144,6 +144,13 @@ class Streams:
             if stream is None or stream.take(event):
                 self.cancel(event.sequence_id)
 
+    def remember(self, request: Request) -> None:
+        self._open_engine().remember(request)
+
+    def idle(self) -> bool:
+        """A piece of what was to be read at leisure; False when nothing is left, or answers are under way."""
+        return self._engine is not None and self._engine.idle_step()
+
     def cancel(self, sequence_id: int) -> None:
         self._by_id.pop(sequence_id, None)
         if self._engine is not None:

@@ -39,7 +39,7 @@ class Pools(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost_or_shared(self):
-        self.pages.check()
+        self.pages.check(page for _, held in self.held for page in held)
         self.slots.check()
         pages = [page for _, held in self.held for page in held]
         assert len(set(pages)) == len(pages) == NUM_PAGES - self.pages.num_free
@@ -53,8 +53,25 @@ def test_a_page_given_back_twice_is_noticed():
     pool = PagePool(2)
     pages = pool.take(1)
     pool.give_back(pages)
-    with pytest.raises(KeyError):
+    with pytest.raises(AssertionError, match="given back"):
         pool.give_back(pages)
+
+
+def test_a_shared_page_is_free_when_nobody_holds_it():
+    pool = PagePool(3)
+    pages = pool.take(2)
+    pool.share(pages[:1])
+    assert [pool.is_shared(page) for page in pages] == [True, False]
+    pool.give_back(pages)
+    assert pool.num_free == 2
+    pool.check(pages[:1])
+    for wrong in ([], pages, pages[:1] * 2):
+        with pytest.raises(AssertionError):
+            pool.check(wrong)
+    pool.give_back(pages[:1])
+    pool.check([])
+    with pytest.raises(AssertionError, match="shared"):
+        pool.share(pages[:1])
 
 
 def test_a_slot_given_back_twice_is_noticed():

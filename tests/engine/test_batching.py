@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from qwick.cache.kept import Held
 from qwick.engine.batching import MAX_TOP_K, build
 from qwick.engine.request import Request, Sequence
 from qwick.engine.scheduler import PlannedRun
@@ -19,7 +18,9 @@ ROPE = RopeTable(parse_config(small_config()))
 def sequence(index, num_known, num_cached, *, num_prompt=None, **sampling):
     ids = list(range(100 * index, 100 * index + num_known))
     request = Request(tuple(ids[: num_prompt or num_known]), SamplingParams(**sampling))
-    return Sequence(index, request, ids, Held(10 + index, [index, 7]), num_cached)
+    made = Sequence(index, request, pages=[index, 7], slot=10 + index, num_cached=num_cached)
+    made.token_ids = ids
+    return made
 
 
 def test_rows_lie_in_plan_order_at_the_positions_after_what_is_cached():

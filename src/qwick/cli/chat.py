@@ -17,6 +17,8 @@ from qwick.errors import QwickError
 from qwick.store import find_model
 from qwick.text.transcript import Transcript
 
+CACHE_MEMORY = 512 << 20  # bytes at most, taken as they are needed: some states and what they have read
+
 
 @spread
 def chat(
@@ -46,7 +48,7 @@ def chat(
     sampling: SamplingFlags,
     machine: MachineFlags,
 ) -> None:
-    """Talk with MODEL. Each turn reads only what is new: the last answer and your message.
+    """Talk with MODEL. Each turn reads only what is new: the last answer while you type, then your message.
 
     /help lists the commands: /think, /system, /save, /load, /clear, /stats, /exit. Ctrl-C stops an answer, Ctrl-D
     leaves. Standard input that is no terminal is read as one message or command a line.
@@ -61,7 +63,7 @@ def chat(
     preface = quoted_files(file or [])
     is_watched = is_terminal(sys.stdin)
     started = perf_counter()
-    with machine.open(model, kept_sequences=1) as llm:
+    with machine.open(model, cache_memory=CACHE_MEMORY) as llm:
         opened = {"model": model, "format": machine.format, "load_seconds": perf_counter() - started}
         session = ChatSession(
             llm,
@@ -85,7 +87,8 @@ def _talk(session: ChatSession, editor: Editor) -> None:
     draft = ""
     while not session.is_over:
         try:
-            text = editor.read(draft)
+            with session.reading_ahead():
+                text = editor.read(draft)
         except KeyboardInterrupt:
             draft = ""
             continue

@@ -3,9 +3,10 @@
 import json
 import signal
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import typer
@@ -14,7 +15,7 @@ from qwick.cli.answer import AnswerWriter
 from qwick.cli.chat_input import unquoted
 from qwick.cli.stats import measured, stats_line
 from qwick.cli.terminal import one_line
-from qwick.errors import CapacityError, UsageError
+from qwick.errors import CapacityError, QwickError, UsageError
 from qwick.text.transcript import Transcript, Turn
 
 if TYPE_CHECKING:
@@ -72,9 +73,28 @@ class ChatSession:
         is_answered = bool(completion.text) or completion.finish_reason == "stop"
         if is_answered:
             self.transcript.turns.append(Turn(question, completion.text, completion.reasoning))
+            self.llm.remember(self.transcript.history, think=self.transcript.think)
             self.preface = ""
         self._say_how_it_ended(completion, is_answered=is_answered)
         return is_answered
+
+    @contextmanager
+    def reading_ahead(self) -> Generator[None]:
+        """While the user writes, the last answer is read as history, so that only the question is left then."""
+        ended = Event()
+
+        def read() -> None:
+            with suppress(QwickError):  # the next turn reads it itself, and says what is wrong
+                while not ended.is_set() and self.llm.idle():
+                    pass
+
+        reader = Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            reader.join()
 
     def _say_how_it_ended(self, completion: "Completion", *, is_answered: bool) -> None:
         stats = completion.stats

@@ -132,7 +132,7 @@ class MachineFlags:
         ),
     ] = False
 
-    def open(self, model: str, *, kept_sequences: int = 0) -> "LLM":
+    def open(self, model: str, *, cache_memory: int = 0) -> "LLM":
         """The model in memory; a bar shows the loading on a terminal."""
         from qwick.llm import LLM
 
@@ -146,7 +146,7 @@ class MachineFlags:
                 yarn=self.yarn,
                 kv_format=self.kv_format,
                 lock_memory=self.mlock,
-                kept_sequences=kept_sequences,
+                cache_memory=cache_memory,
                 pack_cache=self.pack_cache,
                 progress=progress,
             )

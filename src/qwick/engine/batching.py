@@ -26,9 +26,10 @@ def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
         end = begin + planned.num_tokens
         ids += sequence.token_ids[begin:end]
         spans.append(range(begin, end))
-        snapshots = sequence.snapshots_within(planned.num_tokens)
-        held = sequence.held
-        runs.append(Run(planned.num_tokens, sequence.role, begin, held.slot, held.pages, snapshots=snapshots))
+        assert sequence.slot is not None, "only sequences under way are planned"
+        runs.append(
+            Run(planned.num_tokens, sequence.role, begin, sequence.slot, sequence.pages, snapshots=planned.snapshots)
+        )
         if planned.is_last:
             wanted.append(len(ids) - 1)
             penalties.append(sequence.penalties)

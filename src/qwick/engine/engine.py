@@ -1,25 +1,32 @@
 """The engine: requests in, events out."""
 
 import sys
+from collections import deque
 from itertools import count
 from time import perf_counter
 from typing import Any
 
-from qwick.cache.kept import SequenceMemory
 from qwick.cache.spec import CacheSpec, check_context
+from qwick.engine.admission import LEAST_TURN, Admission
 from qwick.engine.batching import build
 from qwick.engine.config import EngineConfig
+from qwick.engine.instruments import Instruments, Levels
+from qwick.engine.pace import Pace
 from qwick.engine.request import Event, Finish, Request, Sequence
 from qwick.engine.scheduler import PlannedRun, plan
 from qwick.engine.thread_trial import ThreadTrial
 from qwick.errors import CapacityError, UsageError
 from qwick.model.model import Model
-from qwick.ops.contract import Batch, Result
+from qwick.ops.contract import Batch, Result, Role
+from qwick.sampling.params import SamplingParams
 from qwick.sampling.sampler import sample
 
 # A step gives the GIL up and has to get it back. Beside a busy Python thread that takes one switch interval: at
 # Python's default 5 ms. Shorter than this, the busy thread interrupts the step's own Python instead (docs/LOG.md).
 SWITCH_INTERVAL = 1e-4  # seconds
+IDLE_SECONDS = 0.1  # of a piece that is read at leisure: so long a new request may have to wait for it
+MOST_IDLE_JOBS = 64
+_NO_SAMPLING = SamplingParams()
 
 
 class Engine:
@@ -35,90 +42,163 @@ class Engine:
         self.model = model
         self.config = config
         self.spec = CacheSpec(model.config.cache_shape(num_pages=0, num_slots=0, kv_format=config.kv_format))
-        self._memory = SequenceMemory(self.spec, config.context_len, config.max_sequences, config.kept_sequences)
+        self.instruments = Instruments()
+        self._admission = Admission(self.spec, config, model.backend)
+        self._memory = self._admission.memory
         model.open(
             num_pages=self._memory.num_pages,
-            num_slots=self._memory.num_slots,
+            num_slots=self._admission.num_slots,
             max_tokens=config.step_tokens,
             kv_format=config.kv_format,
         )
         self._trial = trial
+        self._pace = Pace(config.step_tokens)
         self._ids = count()
-        self._waiting: list[tuple[int, Request]] = []
-        self._running: dict[int, Sequence] = {}
+        self._idle_jobs: deque[Request] = deque(maxlen=MOST_IDLE_JOBS)
+        self._reader: Sequence | None = None  # an idle job under way
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running)
+        return bool(self._admission.waiting or self._admission.running)
+
+    @property
+    def has_idle_work(self) -> bool:
+        return self._reader is not None or bool(self._idle_jobs)
+
+    @property
+    def waiting_ids(self) -> frozenset[int]:
+        """Requests that have no memory, because no step has taken them up or because they made way for others."""
+        return frozenset(sequence.sequence_id for sequence in self._admission.waiting)
+
+    @property
+    def running_ids(self) -> frozenset[int]:
+        return frozenset(sequence.sequence_id for sequence in self._admission.running)
+
+    @property
+    def levels(self) -> Levels:
+        memory, admission = self._memory, self._admission
+        return Levels(
+            waiting=len(admission.waiting),
+            running=len(admission.running),
+            idle_jobs=len(self._idle_jobs) + (self._reader is not None),
+            pages=memory.num_pages,
+            pages_free=memory.num_free,
+            pages_in_use=memory.num_in_use,
+            page_bytes=self.spec.page_bytes,
+            snapshots=memory.num_snapshots,
+            snapshots_taken=memory.num_taken,
+            snapshots_forgotten=memory.num_forgotten,
+            preemptions=admission.num_preemptions,
+        )
 
     def add(self, request: Request) -> int:
         """Queue a request; its events carry the id returned. Raises UsageError or CapacityError if it can never run."""
-        num_tokens = len(request.token_ids)
-        if num_tokens == 0:
-            raise UsageError("the prompt is empty")
-        if not 0 <= min(request.token_ids) <= max(request.token_ids) < self.model.config.vocab_size:
-            raise UsageError(f"token ids must be from 0 to {self.model.config.vocab_size - 1}")
+        self._check(request)
         request.sampling.check_ids(self.model.config.vocab_size)
+        num_tokens = len(request.token_ids)
         if num_tokens >= self.config.context_len:
             raise CapacityError(
                 f"the prompt has {num_tokens:,} tokens; the context is {self.config.context_len:,} "
                 "(raise it with --ctx-size, or shorten the prompt)"
             )
-        if request.snapshot_at is not None and not 1 <= request.snapshot_at <= num_tokens:
-            raise UsageError(f"snapshot_at is {request.snapshot_at}; it must be from 1 to the prompt's {num_tokens:,}")
-        sequence_id = next(self._ids)
-        self._waiting.append((sequence_id, request))
-        return sequence_id
+        num_pages = self.spec.pages_for(self._longest(request))
+        if num_pages > self._memory.num_pages:
+            raise CapacityError(
+                f"a prompt of {num_tokens:,} tokens and its answer take {num_pages:,} pages of the cache, "
+                f"which has {self._memory.num_pages:,} (raise --memory, or lower --max-tokens)"
+            )
+        sequence = Sequence(next(self._ids), request)
+        self._admission.waiting.append(sequence)
+        self.instruments.requests += 1
+        return sequence.sequence_id
+
+    def remember(self, request: Request) -> None:
+        """Read this prompt at leisure (`idle_step`), so that a later one that begins so goes on from its end.
+
+        Nothing comes back; what finds no room, or is not worth it, is dropped.
+        """
+        self._check(request)
+        if len(request.token_ids) < self.config.context_len and self._memory.remembers:
+            places = (*request.boundaries, len(request.token_ids))
+            self._idle_jobs.append(Request(request.token_ids, _NO_SAMPLING, places))
 
     def cancel(self, sequence_id: int) -> None:
         """End a request, waiting or running; unknown ids (already finished) are fine."""
-        self._waiting = [(i, request) for i, request in self._waiting if i != sequence_id]
-        if sequence_id in self._running:
-            self._release(self._running[sequence_id])
+        admission = self._admission
+        for sequence in [*admission.waiting, *admission.running]:
+            if sequence.sequence_id == sequence_id:
+                if sequence in admission.waiting:
+                    admission.waiting.remove(sequence)
+                admission.release(sequence)
+                self.instruments.cancelled += 1
 
     def step(self) -> list[Event]:
         """Advance every sequence that fits in one batch; one event for each that got a token.
 
         When a step fails or is interrupted, its sequences end: the cache may be ahead of what is known of them.
         """
-        self._admit()
-        planned = plan(list(self._running.values()), self.config.step_tokens)
-        if not planned:
+        if not self.has_work:
             return []
-        try:
-            started = perf_counter()
-            batch = build(planned, self.model.rope)
-            result = self._forward(batch)
-            tokens = self._sample(planned, result)
-            return self._commit(planned, tokens, perf_counter() - started)
-        except BaseException:
-            self._drop(planned)
-            raise
+        self._stop_reading()
+        for sequence in self._admission.admit():
+            if sequence.stats.preemptions == 0:
+                sequence.stats.queue_seconds = perf_counter() - sequence.last_time
+                self.instruments.note_start(sequence.stats)
+        short = sum(sequence.num_behind == 1 for sequence in self._admission.running)
+        planned = plan(self._admission.running, self.config.step_tokens, self._pace.long_tokens(short))
+        return self._run(self._admission.make_room(planned))
+
+    def idle_step(self) -> bool:
+        """Read a piece of what `remember` was given. False when there is nothing to do, or requests have work."""
+        if self.has_work:
+            return False
+        while self._reader is None and self._idle_jobs:
+            self._start_reading(self._idle_jobs.popleft())
+        reader = self._reader
+        if reader is None:
+            return False
+        count = min(reader.num_behind, self._pace.rows_within(IDLE_SECONDS))
+        self._run([PlannedRun(reader, count)])
+        self.instruments.idle_tokens += count
+        if reader.num_behind == 0:
+            self._admission.release(reader)
+            self._reader = None
+        return True
 
     def check(self) -> None:
-        """Invariants: every page and slot is free or owned by one sequence, running or kept."""
-        self._memory.check(sequence.held for sequence in self._running.values())
+        """Invariants: every page and slot is free, or owned as it should be."""
+        self._admission.check([] if self._reader is None else [self._reader])
 
-    def _admit(self) -> None:
-        """Start waiting requests, oldest first, while the memory of a whole sequence can be had."""
-        while self._waiting:
-            sequence_id, request = self._waiting[0]
-            granted = self._memory.take(request.token_ids, self._longest(request), keep=request.keep)
-            if granted is None:
-                return
-            del self._waiting[0]
-            held = granted.held
-            if granted.rewinds and held.snapshot_slot is not None:
-                self.model.backend.copy_slot(held.snapshot_slot, held.slot)
-            self._running[sequence_id] = Sequence(
-                sequence_id, request, list(request.token_ids), held, granted.num_cached
-            )
+    def _check(self, request: Request) -> None:
+        ids = request.token_ids
+        if not ids:
+            raise UsageError("the prompt is empty")
+        if not 0 <= min(ids) <= max(ids) < self.model.config.vocab_size:
+            raise UsageError(f"token ids must be from 0 to {self.model.config.vocab_size - 1}")
+        for place in request.boundaries:
+            if not 1 <= place <= len(ids):
+                raise UsageError(f"a boundary is at {place}; it must be from 1 to the prompt's {len(ids):,} tokens")
 
     def _longest(self, request: Request) -> int:
         """Tokens, prompt included, after which the sequence ends at the latest."""
         if request.sampling.max_tokens is None:
             return self.config.context_len
         return min(self.config.context_len, len(request.token_ids) + request.sampling.max_tokens)
+
+    def _run(self, planned: list[PlannedRun]) -> list[Event]:
+        if not planned:
+            return []
+        planned = self._admission.with_snapshots(planned)
+        try:
+            started = perf_counter()
+            batch = build(planned, self.model.rope)
+            result = self._forward(batch)
+            tokens = self._sample(planned, result)
+            self._save_snapshots(planned)
+            return self._commit(planned, tokens, perf_counter() - started)
+        except BaseException:
+            self._drop(planned)
+            raise
 
     def _forward(self, batch: Batch) -> Result:
         if self._trial is None or self._trial.is_over:
@@ -133,25 +213,47 @@ class Engine:
             for row, sequence in enumerate(wanting)
         }
 
+    def _save_snapshots(self, planned: list[PlannedRun]) -> None:
+        for run in planned:
+            for after, slot in run.snapshots:
+                self._admission.save(run.sequence, run.sequence.num_cached + after, slot)
+
     def _commit(self, planned: list[PlannedRun], tokens: dict[int, int], seconds: float) -> list[Event]:
         """Write down what the step did; finished sequences give their memory back."""
+        short = sum(run.sequence.num_behind == 1 for run in planned)
+        self._pace.note(short, sum(run.num_tokens for run in planned) - short, seconds)
+        self.instruments.steps += 1
+        self.instruments.step_seconds.observe(seconds)
         events: list[Event] = []
         for run in planned:
-            sequence, stats = run.sequence, run.sequence.stats
-            if stats.generated_tokens == 0:
-                stats.prompt_seconds += seconds
-            else:
-                stats.decode_seconds += seconds
-            for after, _ in sequence.snapshots_within(run.num_tokens):
-                sequence.held.snapshot_len = sequence.num_cached + after
-            sequence.num_cached += run.num_tokens
-            if sequence.sequence_id in tokens:
-                sequence.token_ids.append(tokens[sequence.sequence_id])
-                stats.generated_tokens += 1
-                events.append(Event(sequence.sequence_id, sequence.token_ids[-1], stats.copy(), self._finish(sequence)))
-                if events[-1].finish:
-                    self._release(sequence)
+            self._advance(run, seconds)
+            if run.sequence.sequence_id in tokens:
+                events.append(self._commit_token(run.sequence, tokens[run.sequence.sequence_id]))
         return events
+
+    def _advance(self, run: PlannedRun, seconds: float) -> None:
+        sequence, stats = run.sequence, run.sequence.stats
+        if stats.generated_tokens == 0:
+            stats.prompt_seconds += seconds
+        else:
+            stats.decode_seconds += seconds
+        if stats.preemptions and run.num_tokens > 1:
+            self.instruments.reread_tokens += run.num_tokens
+        elif sequence.role is Role.PROMPT and sequence is not self._reader:
+            self.instruments.read_tokens += run.num_tokens
+        sequence.num_cached += run.num_tokens
+
+    def _commit_token(self, sequence: Sequence, token: int) -> Event:
+        now = perf_counter()
+        sequence.token_ids.append(token)
+        sequence.stats.generated_tokens += 1
+        self.instruments.note_token(sequence.stats, now - sequence.last_time)
+        sequence.last_time = now
+        finish = self._finish(sequence)
+        if finish:
+            self._admission.release(sequence)
+            self.instruments.finished[finish] += 1
+        return Event(sequence.sequence_id, token, sequence.stats.copy(), finish)
 
     def _finish(self, sequence: Sequence) -> Finish | None:
         if sequence.token_ids[-1] in sequence.request.sampling.stop_token_ids:
@@ -159,13 +261,25 @@ class Engine:
         longest = self._longest(sequence.request)
         return Finish.LENGTH if len(sequence.token_ids) >= longest else None
 
-    def _release(self, sequence: Sequence) -> None:
-        """A sequence ended, between two steps."""
-        del self._running[sequence.sequence_id]
-        self._memory.keep(sequence.held, sequence.token_ids[: sequence.num_cached])
+    def _start_reading(self, job: Request) -> None:
+        sequence = Sequence(-1, job, reads_only=True)
+        if self._memory.wants(sequence.prompt_ids, sequence.prompt_len, 1) and self._admission.start(sequence):
+            self._reader = sequence
+
+    def _stop_reading(self) -> None:
+        """Requests come first; how far the reading has come is kept for them."""
+        reader, self._reader = self._reader, None
+        if reader is None:
+            return
+        assert reader.slot is not None
+        if self._memory.wants(reader.prompt_ids, reader.num_cached, LEAST_TURN):
+            self._admission.save(reader, reader.num_cached, reader.slot)
+        self._admission.release(reader)
+        self._idle_jobs.appendleft(reader.request)
 
     def _drop(self, planned: list[PlannedRun]) -> None:
         """A step ended in the middle."""
         for run in planned:
-            if self._running.pop(run.sequence.sequence_id, None) is not None:
-                self._memory.give_back(run.sequence.held)
+            self._admission.release(run.sequence)
+            if run.sequence is self._reader:
+                self._reader = None

@@ -1,10 +1,14 @@
 """What was asked (Request), how far it has come (Sequence), what a step tells (Event)."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from time import perf_counter
 
-from qwick.cache.kept import Held
-from qwick.ops.contract import Role
+import numpy as np
+
+from qwick.cache.prefix import Miss
+from qwick.ops.contract import Int32, Role
 from qwick.sampling.params import SamplingParams
 from qwick.sampling.penalties import Penalties
 
@@ -21,24 +25,23 @@ class Finish(StrEnum):
 class Request:
     """A prompt and how to continue it.
 
-    keep         what was computed stays (EngineConfig.kept_sequences) for a request that begins with the same ids
-    snapshot_at  that request may also go on after so many ids of this prompt; None: only after all that was computed
-
-    Going on from a snapshot gives the same logits, bit for bit, as reading the prompt anew. What was generated has been
-    computed as decode rows and stays so in a sequence that goes on after it, as if the answer had simply grown longer.
+    boundaries  after so many ids of the prompt a later one may part from it: where messages begin, and where the next
+                turn of a chat will write something else. There the engine takes snapshots that are worth their memory.
     """
 
     token_ids: tuple[int, ...]
     sampling: SamplingParams
-    keep: bool = False
-    snapshot_at: int | None = None
+    boundaries: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
 class Stats:
     """Counts of tokens and seconds of wall clock. The first token comes with the prompt's last step.
 
-    cached_tokens  of the prompt's tokens, those that were not read because a kept sequence had seen them
+    cached_tokens  of the prompt's tokens, those that were not read because they were remembered
+    miss           why it was not more of them; None where all that could be was
+    queue_seconds  before the first step
+    preemptions    how often the sequence made room for older ones and was read again
     """
 
     prompt_tokens: int
@@ -46,12 +49,13 @@ class Stats:
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
     cached_tokens: int = 0
+    miss: Miss | None = None
+    queue_seconds: float = 0.0
+    preemptions: int = 0
 
     def copy(self) -> "Stats":
         """As it is now: the sequence's own goes on counting."""
-        return Stats(
-            self.prompt_tokens, self.generated_tokens, self.prompt_seconds, self.decode_seconds, self.cached_tokens
-        )
+        return replace(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +68,38 @@ class Event:
     finish: Finish | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
-    """A request under way: tokens known so far, and how many of them the cache has seen."""
+    """A request under way or waiting: tokens known so far, how many of them the cache has seen, and what it holds.
+
+    reads_only  nothing is wanted but that the prompt is read
+    slot        the state after all tokens that the cache has seen; None while it waits
+    snapshots   places of the prompt, ascending, after which the state is wanted
+    last_time   when its last token came, or it was asked
+    """
 
     sequence_id: int
     request: Request
-    token_ids: list[int]
-    held: Held
+    reads_only: bool = False
+    token_ids: list[int] = field(init=False)
+    pages: list[int] = field(default_factory=list[int])
+    slot: int | None = None
     num_cached: int = 0
+    snapshots: list[int] = field(default_factory=list[int])
     stats: Stats = field(init=False)
     penalties: Penalties | None = field(init=False)  # of the logits; brought up to date when a batch wants them
+    prompt_ids: Int32 = field(init=False)
+    last_time: float = field(default_factory=perf_counter)
 
     def __post_init__(self) -> None:
+        self.token_ids = list(self.request.token_ids)
+        self.prompt_ids = np.array(self.request.token_ids, np.int32)
         self.penalties = Penalties.of(self.request.sampling, self.request.token_ids)
-        self.stats = Stats(prompt_tokens=len(self.request.token_ids), cached_tokens=self.num_cached)
+        self.stats = Stats(prompt_tokens=len(self.token_ids))
+
+    @property
+    def prompt_len(self) -> int:
+        return len(self.prompt_ids)
 
     @property
     def num_behind(self) -> int:
@@ -86,13 +107,16 @@ class Sequence:
         return len(self.token_ids) - self.num_cached
 
     @property
+    def num_alike(self) -> int:
+        """Those of them that one run may hold: the rest of the prompt, or what was generated."""
+        return self.prompt_len - self.num_cached if self.role is Role.PROMPT else self.num_behind
+
+    @property
     def role(self) -> Role:
         """Numerics of the next tokens: prompt tokens are prompt rows however few are fed at once."""
-        return Role.PROMPT if self.num_cached < len(self.request.token_ids) else Role.DECODE
+        return Role.PROMPT if self.num_cached < self.prompt_len else Role.DECODE
 
-    def snapshots_within(self, num_tokens: int) -> tuple[tuple[int, int], ...]:
-        """(n, slot): after n of the next `num_tokens` tokens the state is wanted in that slot; () when it is not."""
-        if self.request.snapshot_at is None or self.held.snapshot_slot is None:
-            return ()
-        ahead = self.request.snapshot_at - self.num_cached
-        return ((ahead, self.held.snapshot_slot),) if 1 <= ahead <= num_tokens else ()
+    def want_snapshots(self, places: Iterable[int]) -> None:
+        """Snapshots after so many tokens, where the cache has not come yet."""
+        ahead = {place for place in places if self.num_cached < place <= self.prompt_len}
+        self.snapshots = sorted(ahead.union(self.snapshots))

@@ -11,27 +11,45 @@ from qwick.engine.request import Sequence
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """`num_tokens` of `sequence` in this step; `is_last` when it then stands at its last known token: sample one."""
+    """`num_tokens` of `sequence` in this step; `is_last` when it then stands at its last known token: sample one.
+
+    snapshots  (n, slot): after n of these tokens the state is wanted in that slot
+    """
 
     sequence: Sequence
     num_tokens: int
+    snapshots: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_last(self) -> bool:
-        return self.num_tokens == self.sequence.num_behind
+        return self.num_tokens == self.sequence.num_behind and not self.sequence.reads_only
 
 
-def plan(sequences: AbstractSequence[Sequence], step_tokens: int) -> list[PlannedRun]:
-    """Share `step_tokens` rows: sequences that are one token behind first, then the others by age.
+def plan(sequences: AbstractSequence[Sequence], step_tokens: int, long_tokens: int) -> list[PlannedRun]:
+    """Share `step_tokens` rows: a row for each sequence that is one token behind, then up to `long_tokens` for others.
 
-    So a decoding sequence is never held up by someone's long prompt. Every sequence is at least one token behind.
+    So a decoding sequence is never held up by someone's long prompt. Of the others the oldest gets half of the rows at
+    least, so that everybody's turn comes; the rest goes to those that need fewest. Every sequence is at least one token
+    behind.
     """
-    runs: list[PlannedRun] = []
-    left = step_tokens
-    for sequence in sorted(sequences, key=lambda s: (s.num_behind > 1, s.sequence_id)):
-        count = min(sequence.num_behind, left)
-        if count == 0:
-            break
+    by_age = sorted(sequences, key=lambda sequence: sequence.sequence_id)
+    runs = [PlannedRun(sequence, 1) for sequence in by_age if sequence.num_behind == 1][:step_tokens]
+    left = min(step_tokens - len(runs), long_tokens)
+    longer = [sequence for sequence in by_age if sequence.num_behind > 1]
+    for sequence, count in _shares(longer, left):
         runs.append(PlannedRun(sequence, count))
-        left -= count
     return runs
+
+
+def _shares(sequences: list[Sequence], rows: int) -> list[tuple[Sequence, int]]:
+    """Rows for each, oldest first in `sequences`; those without any are left out."""
+    if not sequences or rows == 0:
+        return []
+    oldest, *others = sequences
+    counts = {oldest: min(oldest.num_alike, rows - rows // 2)}
+    left = rows - counts[oldest]
+    for sequence in sorted(others, key=lambda sequence: (sequence.num_alike, sequence.sequence_id)):
+        counts[sequence] = min(sequence.num_alike, left)
+        left -= counts[sequence]
+    counts[oldest] += min(oldest.num_alike - counts[oldest], left)
+    return [(sequence, counts[sequence]) for sequence in sequences if counts[sequence]]

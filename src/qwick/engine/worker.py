@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import suppress
 from ctypes import CDLL
 from time import monotonic
@@ -126,7 +126,7 @@ class Worker:
 
     def _fail_dropped(self, error: Exception) -> None:
         """A step failed: the requests that were in it are over."""
-        waiting, running = _waiting_ids(self._engine), _running_ids(self._engine)
+        waiting, running = self._engine.waiting_ids, self._engine.running_ids
         dropped = [i for i in self._request_ids if i not in waiting and i not in running]
         if not dropped:  # whatever it was, the next step must not fail in the same way, for ever
             dropped = [i for i in self._request_ids if i not in waiting] or list(self._request_ids)
@@ -140,7 +140,7 @@ class Worker:
         """Requests that a step has taken up since the last call, and of which no event told."""
         if not self._waiting:
             return ()
-        began = self._waiting - _waiting_ids(self._engine)
+        began = self._waiting - self._engine.waiting_ids
         self._waiting -= began
         return tuple(self._request_ids[i] for i in began)
 
@@ -224,13 +224,3 @@ def _loading(link: Link) -> Callable[[int, int], None]:
             link.send(Loading(done, total))
 
     return progress
-
-
-def _waiting_ids(engine: Engine) -> set[int]:
-    """Sequences that no step has taken up yet."""
-    return {sequence_id for sequence_id, _ in engine._waiting}  # pyright: ignore[reportPrivateUsage] # noqa: SLF001
-
-
-def _running_ids(engine: Engine) -> Container[int]:
-    """Sequences that steps have taken up and not ended."""
-    return engine._running  # pyright: ignore[reportPrivateUsage] # noqa: SLF001

@@ -35,12 +35,17 @@ class Transcript:
     think: bool | None = None
     turns: list[Turn] = field(default_factory=list[Turn])
 
-    def messages(self, question: str) -> list[dict[str, str]]:
-        """What a chat template needs to ask `question` now. Reasoning is left out, as the official templates do."""
+    @property
+    def history(self) -> list[dict[str, str]]:
+        """What was said so far. Reasoning is left out, as the official templates do."""
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
         for turn in self.turns:
             messages += _messages_of(turn)
-        return [*messages, {"role": "user", "content": question}]
+        return messages
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """What a chat template needs to ask `question` now."""
+        return [*self.history, {"role": "user", "content": question}]
 
     def save(self, path: Path) -> None:
         """Write a JSON file, whole or not at all, for its owner only. Raises UsageError.

@@ -25,6 +25,17 @@ def unshared_len(pieces: Sequence[Piece], later: Sequence[Piece], encode: Encode
     return len(encode(pieces[at:])) - parted
 
 
+def message_starts(pieces: Sequence[Piece], ids: Sequence[int], encode: Encode) -> tuple[int, ...]:
+    """Where in `ids`, which are `encode(pieces)`, messages begin, but for the first one.
+
+    A prompt that begins with a control token (`<|im_start|>`) has one before each message. () for other prompts.
+    """
+    if not pieces or not pieces[0].is_control:
+        return ()
+    (start, *_) = encode(pieces[:1])
+    return tuple(index for index, token_id in enumerate(ids) if token_id == start and index > 0)
+
+
 def _common_len(left: Sequence[object], right: Sequence[object]) -> int:
     pairs = zip(left, right, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

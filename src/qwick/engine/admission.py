@@ -1,0 +1,157 @@
+"""Who waits, who is under way, and the memory they get: admission, growth, pre-emption, snapshots.
+
+The oldest sequence always gets on: memory for one whole context exists, younger ones make way for it, and they keep
+their place in the queue.
+"""
+
+from bisect import insort
+from collections.abc import Iterable
+from typing import Any
+
+from qwick.cache.prefix import LEAST_GAP, PrefixMemory
+from qwick.cache.slots import SlotPool
+from qwick.cache.spec import CacheSpec
+from qwick.cache.trie import common_len
+from qwick.engine.config import EngineConfig
+from qwick.engine.request import Sequence
+from qwick.engine.scheduler import PlannedRun
+from qwick.ops.contract import Backend
+
+TRANSIT_SLOTS = 2  # into which one step writes states that become snapshots
+LEAST_TURN = 8  # tokens that a snapshot at a prompt's last boundary must save: the next turn will begin there
+
+
+class Admission:
+    """Pages and slots of `backend` (its cache is opened later, with `num_pages` and `num_slots`)."""
+
+    def __init__(self, spec: CacheSpec, config: EngineConfig, backend: Backend[Any]) -> None:
+        remembers = config.cache_memory > 0
+        num_pages = config.num_pages
+        if num_pages is None:
+            spare = config.cache_memory // max(spec.page_bytes, 1)
+            num_pages = config.max_sequences * spec.pages_for(config.context_len) + spare
+        self.memory = PrefixMemory(spec, num_pages, remembers=remembers)
+        self.slots = SlotPool(config.max_sequences)
+        self.num_slots = config.max_sequences + TRANSIT_SLOTS * remembers
+        self.waiting: list[Sequence] = []  # by age
+        self.running: list[Sequence] = []  # by age
+        self.num_preemptions = 0
+        self._backend = backend
+
+    def admit(self) -> list[Sequence]:
+        """Start those who wait, oldest first, while there is memory for them. Returns them."""
+        admitted: list[Sequence] = []
+        for sequence in list(self.waiting):
+            if self.slots.num_free == 0:
+                break
+            if self._will_be_spared(sequence):
+                continue
+            if not self.start(sequence):
+                break
+            self.waiting.remove(sequence)
+            insort(self.running, sequence, key=_age)
+            admitted.append(sequence)
+        return admitted
+
+    def start(self, sequence: Sequence) -> bool:
+        """Give a sequence a slot and pages for its prompt, from the longest beginning of it that is remembered."""
+        match = self.memory.find(sequence.prompt_ids)
+        opened = self.memory.open(match, sequence.prompt_len)
+        if opened is None:
+            return False
+        sequence.slot, sequence.pages, sequence.num_cached = self.slots.take(), opened.pages, match.length
+        if opened.partial is not None:
+            self._backend.copy_page(opened.partial, opened.pages[opened.partial_index])
+        if opened.state:
+            self._backend.load_state(opened.state, sequence.slot)
+        self.memory.settle(opened)
+        sequence.snapshots = []
+        sequence.want_snapshots(sequence.request.boundaries)
+        if match.length + LEAST_GAP <= match.num_common < sequence.prompt_len:
+            sequence.want_snapshots([match.num_common])  # others will part here too
+        if sequence.stats.preemptions == 0:
+            sequence.stats.cached_tokens, sequence.stats.miss = match.length, match.miss
+        return True
+
+    def make_room(self, planned: list[PlannedRun]) -> list[PlannedRun]:
+        """The plan with pages for every run; where there are none, the youngest sequences go back to the queue."""
+        for run in sorted(planned, key=lambda run: run.sequence.sequence_id):
+            sequence = run.sequence
+            while sequence.slot is not None and not self.memory.grow(
+                sequence.pages, sequence.num_cached + run.num_tokens
+            ):
+                self._preempt(self.running[-1])
+        return [run for run in planned if run.sequence.slot is not None]
+
+    def with_snapshots(self, planned: list[PlannedRun]) -> list[PlannedRun]:
+        """The plan with what the step shall write down of states on its way: a run's last places first."""
+        transit = list(range(self.slots.num_slots, self.num_slots))
+        found: list[PlannedRun] = []
+        for run in planned:
+            wanted = [place for place in _within(run) if self._wants(run.sequence, place)]
+            last = wanted[max(len(wanted) - len(transit), 0) :]
+            snapshots = [(place - run.sequence.num_cached, transit.pop()) for place in last]
+            found.append(PlannedRun(run.sequence, run.num_tokens, tuple(snapshots)))
+        return found
+
+    def save(self, sequence: Sequence, place: int, slot: int) -> None:
+        """Remember the state that `slot` holds: that after `place` tokens of the prompt."""
+        state = self.memory.remember(sequence.prompt_ids[:place], sequence.pages)
+        if state is not None:
+            self._backend.save_state(slot, state)
+
+    def release(self, sequence: Sequence) -> None:
+        """A sequence ended or gives up its memory."""
+        if sequence.slot is not None:
+            self.slots.give_back(sequence.slot)
+            sequence.slot = None
+            self.memory.release(sequence.pages)
+        if sequence in self.running:
+            self.running.remove(sequence)
+
+    def check(self, others: Iterable[Sequence] = ()) -> None:
+        """Invariants: every page and slot is free or owned as it should be; only those under way own any."""
+        under_way = [*self.running, *others]
+        self.slots.check()
+        slots = [sequence.slot for sequence in under_way]
+        assert None not in slots, "a sequence under way without a slot"
+        assert len(set(slots)) == len(slots), "a slot has two owners"
+        assert len(slots) + self.slots.num_free == self.slots.num_slots, "slots leak"
+        assert all(s.slot is None and not s.pages for s in self.waiting), "a waiting sequence holds memory"
+        self.memory.check([sequence.pages for sequence in under_way])
+
+    def _wants(self, sequence: Sequence, place: int) -> bool:
+        is_last = place == max(sequence.request.boundaries, default=0)
+        return self.memory.wants(sequence.prompt_ids, place, LEAST_TURN if is_last else LEAST_GAP)
+
+    def _will_be_spared(self, sequence: Sequence) -> bool:
+        """Whether somebody is just reading what this prompt begins with, so that waiting saves reading it twice."""
+        if not self.memory.remembers:
+            return False
+        known = self.memory.find(sequence.prompt_ids).length
+        for other in self.running:
+            shared = min(common_len(other.prompt_ids, sequence.prompt_ids), sequence.prompt_len - 1)
+            if shared <= other.num_cached or shared - known < LEAST_GAP:
+                continue
+            other.want_snapshots([shared])
+            least = max(known + LEAST_GAP, other.num_cached + 1)
+            if any(least <= place <= shared and self._wants(other, place) for place in other.snapshots):
+                return True
+        return False
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.release(sequence)
+        sequence.num_cached = 0
+        sequence.stats.preemptions += 1
+        self.num_preemptions += 1
+        insort(self.waiting, sequence, key=_age)
+
+
+def _age(sequence: Sequence) -> int:
+    return sequence.sequence_id
+
+
+def _within(run: PlannedRun) -> list[int]:
+    """Places in this run after which the state is wanted."""
+    begin = run.sequence.num_cached
+    return [place for place in run.sequence.snapshots if begin < place <= begin + run.num_tokens]
