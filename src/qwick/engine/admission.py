@@ -55,7 +55,7 @@ class Admission:
 
     def start(self, sequence: Sequence) -> bool:
         """Give a sequence a slot and pages for its prompt, from the longest beginning of it that is remembered."""
-        match = self.memory.find(sequence.prompt_ids)
+        match = self.memory.find(sequence.reusable_ids)
         opened = self.memory.open(match, sequence.prompt_len)
         if opened is None:
             return False
@@ -128,9 +128,10 @@ class Admission:
         """Whether somebody is just reading what this prompt begins with, so that waiting saves reading it twice."""
         if not self.memory.remembers:
             return False
-        known = self.memory.find(sequence.prompt_ids).length
+        reusable = sequence.reusable_ids
+        known = self.memory.find(reusable).length
         for other in self.running:
-            shared = min(common_len(other.prompt_ids, sequence.prompt_ids), sequence.prompt_len - 1)
+            shared = min(common_len(other.prompt_ids, reusable), len(reusable) - 1)
             if shared <= other.num_cached or shared - known < LEAST_GAP:
                 continue
             other.want_snapshots([shared])

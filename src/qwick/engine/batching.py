@@ -5,6 +5,7 @@ from collections.abc import Sequence as AbstractSequence
 import numpy as np
 
 from qwick.engine.scheduler import PlannedRun
+from qwick.engine.wanted import wanted_rows
 from qwick.model.rope import RopeTable
 from qwick.ops.contract import Batch, LogitEdits, Run
 from qwick.sampling.penalties import Penalties
@@ -14,13 +15,10 @@ _NO_EDITS = np.empty(0, np.int32), np.empty((0, 3), np.float32)
 
 
 def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
-    """The batch of `plan`, runs in plan order; a run that reaches its sequence's last token wants that row."""
+    """The batch of `plan`, runs in plan order, with its wanted rows (engine/wanted.py)."""
     ids: list[int] = []
     spans: list[range] = []
     runs: list[Run] = []
-    wanted: list[int] = []
-    penalties: list[Penalties | None] = []
-    top_k = 1
     for planned in plan:
         sequence, begin = planned.sequence, planned.sequence.num_cached
         end = begin + planned.num_tokens
@@ -30,19 +28,20 @@ def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
         runs.append(
             Run(planned.num_tokens, sequence.role, begin, sequence.slot, sequence.pages, snapshots=planned.snapshots)
         )
-        if planned.is_last:
-            wanted.append(len(ids) - 1)
-            penalties.append(sequence.penalties)
-            if sequence.penalties:
-                sequence.penalties.read(sequence.token_ids)
-            top_k = _wider(top_k, sequence.request.sampling.num_candidates)
+    wanted = wanted_rows(plan)
+    top_k = 1
+    for row in wanted:
+        if row.is_drawn and row.sequence.penalties:
+            row.sequence.penalties.read(row.sequence.token_ids)
+        top_k = _wider(top_k, 0 if row.is_scored else row.sequence.request.sampling.num_candidates)
+    penalties = [row.penalties for row in wanted]
     cos, sin = rope.text_angles(spans)
     return Batch(
         np.array(ids, np.int32),
         cos,
         sin,
         tuple(runs),
-        np.array(wanted, np.int32),
+        np.array([row.row for row in wanted], np.int32),
         top_k,
         edits=_edits(penalties) if any(penalties) else None,
     )

@@ -15,11 +15,12 @@ from qwick.engine.pace import Pace
 from qwick.engine.request import Event, Finish, Request, Sequence
 from qwick.engine.scheduler import PlannedRun, plan
 from qwick.engine.thread_trial import ThreadTrial
+from qwick.engine.wanted import Choice, choose, wanted_rows, within_scores
 from qwick.errors import CapacityError, UsageError
 from qwick.model.model import Model
 from qwick.ops.contract import Batch, Result, Role
+from qwick.sampling.logprobs import MOST_TOP
 from qwick.sampling.params import SamplingParams
-from qwick.sampling.sampler import sample
 
 # A step gives the GIL up and has to get it back. Beside a busy Python thread that takes one switch interval: at
 # Python's default 5 ms. Shorter than this, the busy thread interrupts the step's own Python instead (docs/LOG.md).
@@ -146,7 +147,7 @@ class Engine:
                 self.instruments.note_start(sequence.stats)
         short = sum(sequence.num_behind == 1 for sequence in self._admission.running)
         planned = plan(self._admission.running, self.config.step_tokens, self._pace.long_tokens(short))
-        return self._run(self._admission.make_room(planned))
+        return self._run(self._admission.make_room(list(within_scores(planned))))
 
     def idle_step(self) -> bool:
         """Read a piece of what `remember` was given. False when there is nothing to do, or requests have work."""
@@ -178,6 +179,11 @@ class Engine:
         for place in request.boundaries:
             if not 1 <= place <= len(ids):
                 raise UsageError(f"a boundary is at {place}; it must be from 1 to the prompt's {len(ids):,} tokens")
+        if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MOST_TOP:
+            raise UsageError(f"top_logprobs is {request.top_logprobs}; it must be from 0 to {MOST_TOP}")
+        begin = request.prompt_logprobs_from
+        if begin is not None and not 1 <= begin <= len(ids):
+            raise UsageError(f"prompt_logprobs_from is {begin}; it must be from 1 to the prompt's {len(ids):,} tokens")
 
     def _longest(self, request: Request) -> int:
         """Tokens, prompt included, after which the sequence ends at the latest."""
@@ -193,9 +199,9 @@ class Engine:
             started = perf_counter()
             batch = build(planned, self.model.rope)
             result = self._forward(batch)
-            tokens = self._sample(planned, result)
+            choices = choose(wanted_rows(planned), result)
             self._save_snapshots(planned)
-            return self._commit(planned, tokens, perf_counter() - started)
+            return self._commit(planned, choices, perf_counter() - started)
         except BaseException:
             self._drop(planned)
             raise
@@ -205,20 +211,12 @@ class Engine:
             return self.model.forward(batch)
         return self._trial.run(self.model.forward, batch)
 
-    def _sample(self, planned: list[PlannedRun], result: Result) -> dict[int, int]:
-        """New token by sequence id, for the runs that reached their last known token."""
-        wanting = [run.sequence for run in planned if run.is_last]
-        return {
-            sequence.sequence_id: sample(result, row, sequence.request.sampling, len(sequence.token_ids))
-            for row, sequence in enumerate(wanting)
-        }
-
     def _save_snapshots(self, planned: list[PlannedRun]) -> None:
         for run in planned:
             for after, slot in run.snapshots:
                 self._admission.save(run.sequence, run.sequence.num_cached + after, slot)
 
-    def _commit(self, planned: list[PlannedRun], tokens: dict[int, int], seconds: float) -> list[Event]:
+    def _commit(self, planned: list[PlannedRun], choices: dict[int, Choice], seconds: float) -> list[Event]:
         """Write down what the step did; finished sequences give their memory back."""
         short = sum(run.sequence.num_behind == 1 for run in planned)
         self._pace.note(short, sum(run.num_tokens for run in planned) - short, seconds)
@@ -227,8 +225,8 @@ class Engine:
         events: list[Event] = []
         for run in planned:
             self._advance(run, seconds)
-            if run.sequence.sequence_id in tokens:
-                events.append(self._commit_token(run.sequence, tokens[run.sequence.sequence_id]))
+            if run.sequence.sequence_id in choices:
+                events.append(self._commit_token(run.sequence, choices[run.sequence.sequence_id]))
         return events
 
     def _advance(self, run: PlannedRun, seconds: float) -> None:
@@ -243,9 +241,10 @@ class Engine:
             self.instruments.read_tokens += run.num_tokens
         sequence.num_cached += run.num_tokens
 
-    def _commit_token(self, sequence: Sequence, token: int) -> Event:
+    def _commit_token(self, sequence: Sequence, choice: Choice) -> Event:
         now = perf_counter()
-        sequence.token_ids.append(token)
+        prompt_scored = sequence.told_scores()
+        sequence.token_ids.append(choice.token_id)
         sequence.stats.generated_tokens += 1
         self.instruments.note_token(sequence.stats, now - sequence.last_time)
         sequence.last_time = now
@@ -253,7 +252,8 @@ class Engine:
         if finish:
             self._admission.release(sequence)
             self.instruments.finished[finish] += 1
-        return Event(sequence.sequence_id, token, sequence.stats.copy(), finish)
+        stats = sequence.stats.copy()
+        return Event(sequence.sequence_id, choice.token_id, stats, finish, choice.scored, prompt_scored)
 
     def _finish(self, sequence: Sequence) -> Finish | None:
         if sequence.token_ids[-1] in sequence.request.sampling.stop_token_ids:

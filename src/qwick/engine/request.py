@@ -9,6 +9,7 @@ import numpy as np
 
 from qwick.cache.prefix import Miss
 from qwick.ops.contract import Int32, Role
+from qwick.sampling.logprobs import Scored
 from qwick.sampling.params import SamplingParams
 from qwick.sampling.penalties import Penalties
 
@@ -27,11 +28,15 @@ class Request:
 
     boundaries  after so many ids of the prompt a later one may part from it: where messages begin, and where the next
                 turn of a chat will write something else. There the engine takes snapshots that are worth their memory.
+    top_logprobs           log-probabilities of the tokens are wanted, with those of so many likeliest; None: none
+    prompt_logprobs_from   and of the prompt's own tokens from this place (at least 1) on; None: none
     """
 
     token_ids: tuple[int, ...]
     sampling: SamplingParams
     boundaries: tuple[int, ...] = ()
+    top_logprobs: int | None = None
+    prompt_logprobs_from: int | None = None
 
 
 @dataclass(slots=True)
@@ -60,12 +65,18 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One new token of one sequence, why it was the last (if it was), and the sequence's counts so far."""
+    """One new token of one sequence, why it was the last (if it was), and the sequence's counts so far.
+
+    scored         its log-probability and those of the likeliest, if the request asked
+    prompt_scored  with the first token the same of the prompt's tokens, from `Request.prompt_logprobs_from` on
+    """
 
     sequence_id: int
     token_id: int
     stats: Stats
     finish: Finish | None = None
+    scored: Scored | None = None
+    prompt_scored: tuple[Scored, ...] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +101,7 @@ class Sequence:
     penalties: Penalties | None = field(init=False)  # of the logits; brought up to date when a batch wants them
     prompt_ids: Int32 = field(init=False)
     last_time: float = field(default_factory=perf_counter)
+    prompt_scores: dict[int, Scored] = field(default_factory=dict[int, Scored])  # by place
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.token_ids)
@@ -100,6 +112,16 @@ class Sequence:
     @property
     def prompt_len(self) -> int:
         return len(self.prompt_ids)
+
+    @property
+    def scored_from(self) -> int | None:
+        """Place of the first token of the prompt whose score is still to be told."""
+        return None if self.stats.generated_tokens else self.request.prompt_logprobs_from
+
+    @property
+    def reusable_ids(self) -> Int32:
+        """The beginning of the prompt of which all but one may be remembered, not read: no row is wanted there."""
+        return self.prompt_ids[: self.scored_from]
 
     @property
     def num_behind(self) -> int:
@@ -115,6 +137,12 @@ class Sequence:
     def role(self) -> Role:
         """Numerics of the next tokens: prompt tokens are prompt rows however few are fed at once."""
         return Role.PROMPT if self.num_cached < self.prompt_len else Role.DECODE
+
+    def told_scores(self) -> tuple[Scored, ...] | None:
+        """Of the prompt's tokens, with the first event; None when none were asked for, or they were told."""
+        if self.scored_from is None:
+            return None
+        return tuple(self.prompt_scores[place] for place in range(self.scored_from, self.prompt_len))
 
     def want_snapshots(self, places: Iterable[int]) -> None:
         """Snapshots after so many tokens, where the cache has not come yet."""

@@ -37,7 +37,7 @@ def sample(result: Result, row: int, params: SamplingParams, position: int) -> i
         return _draw_of_all(result, row, params, position)
     ids, logits = _candidates(result, row, params.num_candidates)
     peak = logits[0]
-    _require_numbers(math.isfinite(peak) and not any(map(math.isnan, logits)))
+    require_numbers(math.isfinite(peak) and not any(map(math.isnan, logits)))
     if params.is_greedy:
         return ids[0]
     # Few, and in order already. Plain floats: after a step that has swept the caches, numpy's machinery costs more
@@ -54,7 +54,7 @@ def _draw_of_all(result: Result, row: int, params: SamplingParams, position: int
     """Among all tokens that min-p and top-p leave."""
     logits = _all_logits(result, row)
     peak = float(np.max(logits))  # a NaN, if there is one
-    _require_numbers(math.isfinite(peak))
+    require_numbers(math.isfinite(peak))
     ids = np.arange(len(logits))
     weights = np.exp((logits.astype(np.float64) - peak) / params.temperature)
     weights[weights < params.min_p] = 0
@@ -70,7 +70,8 @@ def _draw(sums: Sequence[float], params: SamplingParams, position: int) -> int:
     return min(drawn, bisect_left(sums, total))  # rounding must not lead past the last possible token
 
 
-def _require_numbers(true: bool) -> None:
+def require_numbers(true: bool) -> None:
+    """Raises CheckpointError unless what was found of some logits is true."""
     if not true:
         raise CheckpointError(
             "the model computed logits that are not numbers: its weights are damaged or its config does not fit them"
@@ -98,7 +99,7 @@ def _candidates(result: Result, row: int, count: int) -> tuple[list[int], list[f
     """The `count` > 0 largest logits with their ids, largest first, ties the lower id first."""
     if result.logits is not None:
         logits = result.logits[row]
-        ids = _largest(logits, min(count, len(logits)))
+        ids = largest(logits, min(count, len(logits)))
         return ids.tolist(), logits[ids].tolist()
     if result.top_ids is None or result.top_logits is None:
         raise ValueError("the result has neither logits nor a top-k")
@@ -113,7 +114,7 @@ def _all_logits(result: Result, row: int) -> Logits:
     return result.logits[row]
 
 
-def _largest(values: NDArray[np.floating], count: int) -> Ids:
+def largest(values: NDArray[np.floating], count: int) -> Ids:
     """Indices of the `count` largest values, in order, ties the lower index first. A NaN counts as the largest."""
     border = np.partition(values, len(values) - count)[len(values) - count]
     if np.isnan(border):
@@ -128,7 +129,7 @@ def _nucleus(ids: Ids, weights: Weights, top_p: float) -> tuple[Ids, Weights]:
     wanted = top_p * float(np.cumsum(weights)[-1])
     look = min(_FIRST_LOOK, len(weights))
     while True:
-        order = _largest(weights, look)
+        order = largest(weights, look)
         sums = np.cumsum(weights[order])
         if sums[-1] >= wanted or look == len(weights):
             break
