@@ -104,29 +104,29 @@ auto delta_run(const std::string& isa, const In<float, 1>& state, const In<float
     return std::pair(out.array, s.array);
 }
 
-// keys, values: blocks as store_kv makes them. Returns the new m, l, acc.
+// keys, values: blocks as store_kv makes them. `prompt`: by the leaves of prompt rows. Returns the new m, l, acc.
 auto attend_block(const std::string& isa, const std::string& kv_format, const In<float, 2>& query,
                   const In<uint8_t, 1>& keys, const In<uint8_t, 1>& values, const In<int32_t, 1>& visible,
-                  const In<float, 1>& m, const In<float, 1>& l, const In<float, 2>& acc, bool with_next) {
+                  const In<float, 1>& m, const In<float, 1>& l, const In<float, 2>& acc, bool with_next, bool prompt) {
     const Kernels kernels = kernels_of(isa);
     const KvFormat format = kv_format_named(kv_format);
     const size_t rows = query.shape(0), head_dim = query.shape(1), bytes = kv_block_bytes(format, head_dim);
     require(
         head_dim % (format == KvFormat::q8_0 ? kKvGroup : 16) == 0 && keys.size() == bytes && values.size() == bytes,
         "keys and values are blocks");
+    require(!prompt || (head_dim % kKvGroup == 0 && static_cast<int64_t>(head_dim) <= kMostPromptDims),
+            "prompts have whole groups of at most 256");
     require(visible.size() == rows && m.size() == rows && l.size() == rows && acc.size() == rows * head_dim,
             "rows agree");
     for (size_t r = 0; r < rows; ++r) require(0 <= visible.data()[r] && visible.data()[r] <= 64, "at most 64 keys");
     Made<float> new_m = copy_of(m), new_l = copy_of(l), new_acc = copy_of(acc), loaded({rows, head_dim});
-    for (size_t r = 0; r < rows; ++r) {
-        kernels.load_query[static_cast<int>(format)](query.data() + r * head_dim, head_dim, 1,
-                                                     loaded.data + r * head_dim);
-    }
+    const auto load_query = (prompt ? kernels.load_prompt_query : kernels.load_query)[static_cast<int>(format)];
+    for (size_t r = 0; r < rows; ++r) load_query(query.data() + r * head_dim, head_dim, 1, loaded.data + r * head_dim);
     std::vector<uint8_t> block(keys.data(), keys.data() + bytes);
     block.insert(block.end(), values.data(), values.data() + bytes);
     const std::vector<uint8_t> next(block.size());  // to read ahead into
     const auto count = static_cast<int64_t>(rows), dim = static_cast<int64_t>(head_dim);
-    kernels.attend_block[static_cast<int>(format)](
+    (prompt ? kernels.attend_prompt : kernels.attend_block)[static_cast<int>(format)](
         {count, dim, loaded.data, visible.data(), new_m.data, new_l.data, new_acc.data},
         {block.data(), with_next ? next.data() : nullptr});
     return std::tuple(new_m.array, new_l.array, new_acc.array);
@@ -174,7 +174,7 @@ void bind_leaves(nb::module_& module) {
     leaves.def("delta_run", delta_run, "isa"_a, "state"_a, "q"_a, "k"_a, "v"_a, "g"_a, "beta"_a, "v_begin"_a,
                "v_end"_a);
     leaves.def("attend_block", attend_block, "isa"_a, "kv_format"_a, "query"_a, "keys"_a, "values"_a, "visible"_a,
-               "m"_a, "l"_a, "acc"_a, "with_next"_a = true);
+               "m"_a, "l"_a, "acc"_a, "with_next"_a = true, "prompt"_a = false);
     leaves.def("store_kv", store_kv, "isa"_a, "kv_format"_a, "x"_a, "values"_a);
     leaves.def("max_value", max_value, "isa"_a, "x"_a);
     leaves.def("sum_exp", sum_exp, "isa"_a, "x"_a, "max"_a);

@@ -48,6 +48,8 @@ void for_each_leaf(Visit visit) {
     QWICK_LEAF(delta_run);
     QWICK_LEAVES(attend_block, kNumKvFormats, kKvFormatNames);
     QWICK_LEAVES(load_query, kNumKvFormats, kKvFormatNames);
+    QWICK_LEAVES(attend_prompt, kNumKvFormats, kKvFormatNames);
+    QWICK_LEAVES(load_prompt_query, kNumKvFormats, kKvFormatNames);
     QWICK_LEAVES(store_key, kNumKvFormats, kKvFormatNames);
     QWICK_LEAVES(store_value, kNumKvFormats, kKvFormatNames);
     QWICK_LEAF(max_value);
@@ -55,7 +57,7 @@ void for_each_leaf(Visit visit) {
 #undef QWICK_LEAF
 #undef QWICK_LEAVES
 }
-constexpr int kNumLeaves = 15 + 3 * kNumFamilies + 4 * kNumKvFormats;
+constexpr int kNumLeaves = 15 + 3 * kNumFamilies + 6 * kNumKvFormats;
 static_assert(sizeof(Kernels) == kNumLeaves * sizeof(void (*)()), "for_each_leaf must visit every leaf");
 
 }  // namespace

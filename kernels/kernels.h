@@ -74,7 +74,7 @@ struct IntRows {
 // Query rows over one kv head, and their running softmax: m starts at -inf, l and acc at 0.
 struct AttendRows {
     int64_t count, head_dim;
-    const float* query;      // [count, head_dim], each as load_query leaves it
+    const float* query;      // [count, head_dim], each as load_query or load_prompt_query leaves it
     const int32_t* visible;  // [count]: how many keys of the block a row sees, 0 to 64
     float *m, *l;            // [count], running maximum and sum
     float* acc;              // [count, head_dim], running output
@@ -142,6 +142,9 @@ struct Kernels {
     void (*attend_block[kNumKvFormats])(const AttendRows& rows, const KvBlock& block);
     // A query row as attend_block reads it, times scale: f32, or for q8_0 int16 [head_dim], then an f32 scale.
     void (*load_query[kNumKvFormats])(const float* x, int64_t head_dim, float scale, float* out);
+    // The same of prompt rows, head_dim a multiple of 32 and at most 256: with AMX in parts of bf16, else the two above.
+    void (*attend_prompt[kNumKvFormats])(const AttendRows& rows, const KvBlock& block);
+    void (*load_prompt_query[kNumKvFormats])(const float* x, int64_t head_dim, float scale, float* out);
     // Write one row to its place among the keys or the values of a block; nothing else of the block changes.
     void (*store_key[kNumKvFormats])(const float* x, int64_t head_dim, int64_t key, void* keys);
     void (*store_value[kNumKvFormats])(const float* x, int64_t head_dim, int64_t key, void* values);

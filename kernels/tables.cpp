@@ -33,7 +33,7 @@ QWICK_TABLE_OF_DOTS(avx_vnni)
 QWICK_WHOLE_TABLE(avx512)
 QWICK_TABLE_OF_DOTS(avx512_vnni)
 const Kernels& amx_table() {
-    static const Kernels filled = filled_by();
+    static const Kernels filled = filled_by(amx::fill_attention);
     return filled;
 }
 #endif

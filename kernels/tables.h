@@ -37,6 +37,9 @@ void fill_linear(Kernels& table);
 namespace avx512_vnni {
 void fill_linear(Kernels& table);
 }
+namespace amx {
+void fill_attention(Kernels& table);
+}
 
 #undef QWICK_DECLARE_FILLS
 

@@ -41,10 +41,16 @@ struct Attention {
     int64_t last_position(const Task& task) const { return task.run->context_len + task.first + task.count - 1; }
     int64_t partial_size(const Task& task) const { return Partial::size(task.count * group(), head_dim()); }
 
+    // By role, never by the number of rows.
+    bool has_prompt_leaves(const Task& task) const {
+        return task.run->role == Role::prompt && head_dim() % kKvGroup == 0 && head_dim() <= kMostPromptDims;
+    }
+
     // Rows of a kv head's queries, token-major, times head_dim^-0.5.
     void gather(const Task& task, float* rows) const {
         const float scale = 1 / std::sqrt(static_cast<float>(head_dim()));
-        const auto load_query = step.kernels.load_query[static_cast<int>(step.cache->shape().kv_format)];
+        const auto& load_of = has_prompt_leaves(task) ? step.kernels.load_prompt_query : step.kernels.load_query;
+        const auto load_query = load_of[static_cast<int>(step.cache->shape().kv_format)];
         for (int64_t i = 0; i < task.count * group(); ++i) {
             const int64_t row = task.run->begin + task.first + i / group();
             const int64_t head = row * op.heads.num_q + task.head * group() + i % group();
@@ -77,7 +83,8 @@ struct Attention {
             std::fill_n(visible + t * group(), group(), keys);
         }
         const int64_t r = blind * group();
-        step.kernels.attend_block[static_cast<int>(step.cache->shape().kv_format)](
+        const auto& attend_of = has_prompt_leaves(task) ? step.kernels.attend_prompt : step.kernels.attend_block;
+        attend_of[static_cast<int>(step.cache->shape().kv_format)](
             {task.count * group() - r, head_dim(), rows + r * head_dim(), visible + r, part.m + r, part.l + r,
              part.acc + r * head_dim()},
             block_at(task, key));

@@ -40,8 +40,8 @@ void attend_block(const AttendRows& rows, const KvBlock& block) {
 template <class Stored>
 void fill_format(Kernels& table) {
     const int entry = static_cast<int>(format_of(static_cast<const Stored*>(nullptr)));
-    table.attend_block[entry] = attend_block<Stored>;
-    table.load_query[entry] = load_query<Stored>;
+    table.attend_block[entry] = table.attend_prompt[entry] = attend_block<Stored>;
+    table.load_query[entry] = table.load_prompt_query[entry] = load_query<Stored>;
     table.store_key[entry] = store_key<Stored>;
     table.store_value[entry] = store_value<Stored>;
 }

@@ -21,6 +21,7 @@ constexpr int64_t kTileDims = 16;
 constexpr int64_t kKvGroup = 32;  // values of a row that share a scale
 constexpr int64_t kGroupPairs = kKvGroup / 2;
 constexpr int64_t kKeyPairs = kBlockLen / 2;
+constexpr int64_t kMostPromptDims = 256;  // of a head, for the leaves of prompt rows
 
 struct KeyGroup {  // 32 dimensions of 16 keys
     uint16_t scales[kTileKeys];

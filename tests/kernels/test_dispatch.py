@@ -61,7 +61,7 @@ def test_an_unknown_or_impossible_name_is_an_error_naming_the_possible_ones(monk
 @pytest.mark.parametrize("isa", POSSIBLE)
 def test_leaves_come_from_the_forced_isa_or_from_below(isa):
     choice = _kernels.kernel_choice(isa)
-    assert len(choice) == 76
+    assert len(choice) == 84
     assert set(choice.values()) <= {name for name in POSSIBLE if ALL.index(name) <= ALL.index(isa)}
     if isa == "scalar":
         assert set(choice.values()) == {"scalar"}
@@ -77,6 +77,9 @@ def test_leaves_come_from_the_forced_isa_or_from_below(isa):
     if isa in ("avx512_vnni", "avx512_bf16", "amx"):
         assert choice["dots.u4k"] == "avx512_vnni"
         assert choice["dots.bf16"] == "avx512"
+    if isa == "amx":
+        assert choice["attend_prompt.f16"] == choice["load_prompt_query.f16"] == "amx"
+        assert choice["attend_block.f16"] == choice["attend_prompt.f32"] == "avx512"
 
 
 def program_output(isa, x, weight):
