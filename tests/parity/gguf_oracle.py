@@ -86,6 +86,7 @@ def open_oracle(path: Path, dtype: torch.dtype = torch.float64) -> Oracle:
     rope_config: Any = SimpleNamespace(
         attention=SimpleNamespace(rotary_dim=keys["rope.dimension_count"]),
         rope_theta=keys["rope.freq_base"],
+        yarn=None,
         mrope_section=tuple(keys["rope.dimension_sections"][:3]),
     )
     return Oracle(config, tensors, RopeTable(rope_config))
