@@ -10,9 +10,11 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
+from qwick.engine.memory_plan import resident_bytes
 from qwick.engine.process import HANG_SECONDS, EngineProcess
 from qwick.engine.protocol import Ready
 from qwick.engine.ticket import Ticket
@@ -139,10 +141,13 @@ class AsyncLLM:
     async def start(self) -> Self:
         """Read the model. Raises what `LLM` does, or EngineError."""
         found = find_model(self._name)
-        options = (self._name, self._options)
-        self._process = EngineProcess(_CHILD, options, progress=self._progress, hang_seconds=self._hang_seconds)
         preparing = asyncio.get_running_loop().run_in_executor(self._texts, self._prepare, found)
         try:
+            if self._options.memory is not None:  # a cap is for both processes, so this one grows first
+                await asyncio.wait([preparing])
+                self._options = replace(self._options, memory_elsewhere=resident_bytes())
+            options = (self._name, self._options)
+            self._process = EngineProcess(_CHILD, options, progress=self._progress, hang_seconds=self._hang_seconds)
             self._ready = await self._process.start()
             self._prompting = await preparing
         except BaseException:

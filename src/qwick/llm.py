@@ -20,7 +20,8 @@ from qwick.streams import Completion, Stream, Streams
 class LLM:
     """A model, ready to answer. Not for several threads at once; several streams in one thread advance together.
 
-    `config` is its network, `backend` what it runs on: instruction set, threads, bytes of memory.
+    `config` is its network, `backend` what it runs on: instruction set, threads, bytes of memory. `memory`: what a cap
+    on memory was divided into, None without one.
 
     path           `pocket` (the embedded model), a Hugging Face style folder, a GGUF file, or a name of the local store
     format         of the weights in memory (`q8_0`, …); None: as the files have them
@@ -34,6 +35,9 @@ class LLM:
     max_sequences  prompts answered at the same time; each takes a context's memory
     cache_memory   bytes for what was read, so that a prompt that begins as an earlier one did goes on from there
                    (`Stats.cached_tokens`): turns of a chat, questions under one system prompt. 0: nothing is kept
+    memory         bytes that the process may take in all, weights included; CapacityError, naming what weighs how much,
+                   when that is too little. `max_sequences` and `cache_memory` then share what is left: answers wait
+                   for memory. None: no cap
     pack_cache     keep the weights as memory holds them in the user's cache folder, and read them from there: a model
                    that is quantised when it is opened starts sooner the next time. The first start takes longer, and
                    the disk holds the weights a second time
@@ -55,6 +59,7 @@ class LLM:
         lock_memory: bool = False,
         max_sequences: int = 1,
         cache_memory: int = 0,
+        memory: int | None = None,
         pack_cache: bool = False,
         progress: LoadProgress | None = None,
     ) -> None:
@@ -68,6 +73,7 @@ class LLM:
             lock_memory=lock_memory,
             max_sequences=max_sequences,
             cache_memory=cache_memory,
+            memory=memory,
             pack_cache=pack_cache,
         )
         found = find_model(path)
@@ -81,8 +87,10 @@ class LLM:
                     if not preparing:  # a pack that turns out damaged is followed by the model's own files
                         preparing.append(pool.submit(self.prompting.prepare))
 
-                engine = open_engine(str(path), source, options, progress, prepare)
-                preparing[0].result()
+                def settled() -> None:
+                    preparing[0].result()
+
+                engine = open_engine(str(path), source, options, progress, prepare, settled)
             except BaseException:
                 self.prompting.close()
                 raise
@@ -90,6 +98,7 @@ class LLM:
         self.config = engine.model.config
         self.backend = cast("NativeBackend", engine.model.backend)
         self.context_len = engine.config.context_len
+        self.memory = engine.config.memory
         self._streams = Streams(engine)
 
     @overload

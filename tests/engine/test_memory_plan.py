@@ -70,7 +70,7 @@ def test_the_remedy_is_for_what_weighs_most():
     with pytest.raises(CapacityError, match="smaller --ctx-size, or fewer"):
         plan(1000 * MIB, CacheSpec(replace(SPEC.shape, kv_format="q8_0")), context_len=262_144)
     with pytest.raises(CapacityError, match="smaller model or --format"):
-        plan(1000 * MIB, weights=1000 * MIB)
+        plan(1000 * MIB, weights=1200 * MIB)
 
 
 def test_weights_that_leave_nothing_are_refused_before_they_are_read():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qwick.cli.options import MachineFlags, SamplingFlags, spread
+from qwick.cli.options import MachineFlags, SamplingFlags, spread, tell_memory
 from qwick.cli.terminal import is_terminal, loading_bar, warn
 from qwick.errors import UsageError
 from qwick.store import find_model
@@ -72,6 +72,7 @@ def _run(model: str, options: "EngineOptions", defaults: "Defaults", lines: "Sou
     async def answer() -> "Batch":
         with loading_bar(f"loading {model}") as progress:
             llm = await AsyncLLM(model, options, progress=progress).start()
+        tell_memory(llm.ready.config.memory)
         try:
             with _bar(lines.num_lines, journal.lines_done) as told:
                 running = Batch(llm, model, defaults, options.max_sequences, told)

@@ -5,6 +5,7 @@
 """
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
-from qwick.cli.terminal import loading_bar
+from qwick.cli.terminal import loading_bar, note
 from qwick.errors import QwickError, UsageError
 from qwick.store import POCKET, entries
 
 if TYPE_CHECKING:  # the real import waits until the arguments are known to be right
+    from qwick.engine.memory_plan import MemoryPlan
     from qwick.llm import LLM
     from qwick.opening import EngineOptions
     from qwick.prompting import SamplingOptions
 
+_BYTES = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?)\s*(?:([kmgt])(ib?|b)?|b)?", re.IGNORECASE)
 SAMPLING, MACHINE = "Sampling", "Machine"  # panels of the help
 
 
@@ -119,6 +122,13 @@ class MachineFlags:
         _machine("Longer contexts, by YaRN: 2 for 524,288 tokens, 4 for 1,010,000. Short texts may suffer.", "2|4"),
     ] = None
     kv_format: Annotated[str, _machine("The attention cache in memory: f16, bf16, q8_0 or f32.", "FORMAT")] = "f16"
+    memory: Annotated[
+        str | None,
+        _machine("Most memory the program may take, weights and all; what it goes to is shown at the start.", "8GiB"),
+    ] = None
+    cache_memory: Annotated[
+        str | None, _machine("Of it for what was read, so that prompts that begin alike go on from there.", "1GiB")
+    ] = None
     mlock: Annotated[
         bool, typer.Option("--mlock", help="Keep the weights from being swapped out.", rich_help_panel=MACHINE)
     ] = False
@@ -133,28 +143,34 @@ class MachineFlags:
     ] = False
 
     def open(self, model: str, *, cache_memory: int = 0) -> "LLM":
-        """The model in memory; a bar shows the loading on a terminal."""
+        """The model in memory; a bar shows the loading on a terminal. `cache_memory`: when the flag is left out."""
         from qwick.llm import LLM
 
+        options = self.engine_options(max_sequences=1, cache_memory=cache_memory)
         with loading_bar(f"loading {model}") as progress:
-            return LLM(
+            llm = LLM(
                 model,
-                format=self.format,
-                threads=self.threads,
-                threads_batch=self.threads_batch,
-                context_len=self.ctx_size,
-                yarn=self.yarn,
-                kv_format=self.kv_format,
-                lock_memory=self.mlock,
-                cache_memory=cache_memory,
-                pack_cache=self.pack_cache,
+                format=options.format,
+                threads=options.threads,
+                threads_batch=options.threads_batch,
+                context_len=options.context_len,
+                yarn=options.yarn,
+                kv_format=options.kv_format,
+                lock_memory=options.lock_memory,
+                cache_memory=options.cache_memory,
+                memory=options.memory,
+                pack_cache=options.pack_cache,
                 progress=progress,
             )
+        tell_memory(llm.memory)
+        return llm
 
-    def engine_options(self, *, max_sequences: int) -> "EngineOptions":
-        """For an engine in its own process."""
+    def engine_options(self, *, max_sequences: int, cache_memory: int = 0) -> "EngineOptions":
+        """For an engine, in this process or its own. `cache_memory`: when the flag is left out. Raises UsageError."""
         from qwick.opening import EngineOptions
 
+        if self.cache_memory is not None:
+            cache_memory = byte_count("--cache-memory", self.cache_memory)
         return EngineOptions(
             format=self.format,
             threads=self.threads,
@@ -164,8 +180,29 @@ class MachineFlags:
             kv_format=self.kv_format,
             lock_memory=self.mlock,
             max_sequences=max_sequences,
+            cache_memory=cache_memory,
+            memory=None if self.memory is None else byte_count("--memory", self.memory),
             pack_cache=self.pack_cache,
         )
+
+
+def tell_memory(plan: "MemoryPlan | None") -> None:
+    """What a cap goes to, at the start; nothing without one."""
+    if plan is not None:
+        note(f"memory up to {plan}")
+
+
+def byte_count(option: str, text: str) -> int:
+    """`8GiB`, `8G`, `512MiB`, `2GB` (powers of 1000), or a number of bytes. Raises UsageError."""
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{option} is {text!a:.40}; write a size like 8GiB, 512MiB or 2GB")
+    number, prefix, unit = match.groups()
+    base = 1000 if (unit or "").lower() == "b" and prefix else 1024
+    count = float(number) * base ** (" kmgt".index(prefix.lower()) if prefix else 0)
+    if count > 1 << 60:
+        raise UsageError(f"{option} is {text!a:.40}, more than any machine has")
+    return int(count)
 
 
 def _bias(given: Sequence[str] | None) -> dict[int, float] | None:

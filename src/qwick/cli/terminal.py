@@ -35,6 +35,11 @@ def complain(message: str) -> None:
     _tell("\x1b[1;31m", "qwick: error:", message)
 
 
+def note(message: str) -> None:
+    """What was asked to be told, as one line on standard error."""
+    _tell("\x1b[1;34m", "qwick:", message)
+
+
 def warn(message: str) -> None:
     """A warning, as one line on standard error."""
     _tell("\x1b[1;33m", "qwick: warning:", message)

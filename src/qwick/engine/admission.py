@@ -21,18 +21,25 @@ TRANSIT_SLOTS = 2  # into which one step writes states that become snapshots
 LEAST_TURN = 8  # tokens that a snapshot at a prompt's last boundary must save: the next turn will begin there
 
 
+def wanted_pages(spec: CacheSpec, config: EngineConfig) -> int:
+    """With so many no sequence ever waits for memory: whole contexts, and what is remembered beside them."""
+    spare = config.cache_memory // max(spec.page_bytes, 1)
+    return config.max_sequences * spec.pages_for(config.context_len) + spare
+
+
+def needed_slots(config: EngineConfig) -> int:
+    """Of the cache: one for each sequence under way, and those for transit where anything is remembered."""
+    return config.max_sequences + TRANSIT_SLOTS * (config.cache_memory > 0)
+
+
 class Admission:
     """Pages and slots of `backend` (its cache is opened later, with `num_pages` and `num_slots`)."""
 
     def __init__(self, spec: CacheSpec, config: EngineConfig, backend: Backend[Any]) -> None:
-        remembers = config.cache_memory > 0
-        num_pages = config.num_pages
-        if num_pages is None:
-            spare = config.cache_memory // max(spec.page_bytes, 1)
-            num_pages = config.max_sequences * spec.pages_for(config.context_len) + spare
-        self.memory = PrefixMemory(spec, num_pages, remembers=remembers)
+        num_pages = wanted_pages(spec, config) if config.num_pages is None else config.num_pages
+        self.memory = PrefixMemory(spec, num_pages, remembers=config.cache_memory > 0)
         self.slots = SlotPool(config.max_sequences)
-        self.num_slots = config.max_sequences + TRANSIT_SLOTS * remembers
+        self.num_slots = needed_slots(config)
         self.waiting: list[Sequence] = []  # by age
         self.running: list[Sequence] = []  # by age
         self.num_preemptions = 0

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from qwick.engine.memory_plan import MemoryPlan
 from qwick.errors import UsageError
 from qwick.ops.contract import KV_FORMATS
 
@@ -14,6 +15,7 @@ class EngineConfig:
     cache_memory: bytes for what was read, so that prompts that begin alike go on from there (cache/prefix.py); 0: none.
     num_pages: of the cache, for sequences and what is remembered together; None: whole contexts for all sequences, and
     `cache_memory`. With fewer, sequences wait for memory, and young ones make way for old ones.
+    memory: what a cap on all memory was divided into, `num_pages` among it; to be shown.
     """
 
     context_len: int = 4096
@@ -22,6 +24,7 @@ class EngineConfig:
     kv_format: str = "f16"
     cache_memory: int = 0
     num_pages: int | None = None
+    memory: MemoryPlan | None = None
 
     def __post_init__(self) -> None:
         for name in ("context_len", "max_sequences", "step_tokens"):

@@ -184,7 +184,7 @@ def _head_bytes(config: ModelConfig, sequences: int, threads: int) -> int:
 
 def _remedy(spec: CacheSpec, plan: MemoryPlan) -> str:
     """What would help most."""
-    if plan.pages + plan.states < plan.total // 4:
+    if plan.total - (plan.cap or 0) > plan.pages + plan.states:
         return "give more, or take a smaller model or --format"
     smaller = "" if spec.shape.kv_format == "q8_0" else ", --kv-format q8_0"
     return f"give more, or a smaller --ctx-size{smaller}, or fewer sequences at a time"
