@@ -39,7 +39,7 @@ def requests(count, vocab, longest):
 
 def main():
     cap, count = int(sys.argv[1]), int(sys.argv[2])
-    options = EngineOptions(threads=2, max_sequences=8, cache_memory=1 << 30, memory=cap)
+    options = EngineOptions(threads=2, threads_batch=2, max_sequences=8, cache_memory=1 << 30, memory=cap)
     with open_source(find_model("pocket")) as source:
         engine = open_engine("pocket", source, options)
     asked = requests(count, engine.model.config.vocab_size, engine.config.context_len)

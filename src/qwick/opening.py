@@ -94,15 +94,19 @@ def open_engine(
     config = options.config(model.config.max_position_embeddings)
     if settled is not None:
         settled()
+    trial = choice.trial(cast("NativeBackend", model.backend), config.step_tokens)
     if options.memory is not None:
-        config = within_memory(model, config, options.memory, options.memory_elsewhere)
-    return Engine(model, config, choice.trial(cast("NativeBackend", model.backend), config.step_tokens))
+        threads = max(choice.threads, choice.threads_batch) if trial is None else most_threads()  # it may try more
+        config = within_memory(model, config, options.memory, threads, options.memory_elsewhere)
+    return Engine(model, config, trial)
 
 
-def within_memory(model: Model[NativeWeight], config: EngineConfig, cap: int, elsewhere: int = 0) -> EngineConfig:
+def within_memory(
+    model: Model[NativeWeight], config: EngineConfig, cap: int, threads: int, elsewhere: int = 0
+) -> EngineConfig:
     """`config` with as many pages as fit `cap` bytes of resident memory, of which `elsewhere` are other processes'.
 
-    The weights are loaded, the cache is not yet there. Raises CapacityError when it does not fit.
+    At most `threads` compute. The weights are loaded, the cache is not there yet. CapacityError when it does not fit.
     """
     backend = cast("NativeBackend", model.backend)
     spec = CacheSpec(model.config.cache_shape(num_pages=0, num_slots=0, kv_format=config.kv_format))
@@ -112,7 +116,7 @@ def within_memory(model: Model[NativeWeight], config: EngineConfig, cap: int, el
     scratch = scratch_bytes(
         model.config,
         buffer_bytes=sum(program.buffer_bytes for program in programs),
-        threads=max(most_threads(), backend.threads, backend.threads_batch),  # a trial may try more than now
+        threads=threads,
         step_tokens=config.step_tokens,
         max_sequences=config.max_sequences,
         context_len=config.context_len,
