@@ -233,3 +233,55 @@ def test_closing_fails_what_is_under_way_and_closes_for_good(folder: Path) -> No
             os.kill(pid, 0)
 
     asyncio.run(run())
+
+
+def test_log_probabilities(folder: Path) -> None:
+    options: Any = {"max_tokens": 6, "seed": 3}
+
+    async def test(llm: AsyncLLM) -> None:
+        plain = await llm.generate("hello", **options).completion()
+        asked = await llm.generate("hello", logprobs=3, prompt_logprobs_from=1, **options).completion()
+        assert content(asked) == content(plain)
+        assert plain.scored == plain.prompt_scored == ()
+        assert len(asked.scored) == len(asked.token_ids)
+        assert len(asked.prompt_scored) == asked.stats.prompt_tokens - 1
+        for logprob, top in (*asked.scored, *asked.prompt_scored):
+            assert len(top) == 3
+            assert logprob <= top[0][1] <= 0
+        chatted = await llm.chat(USER, logprobs=0, **options).completion()
+        assert len(chatted.scored) == len(chatted.token_ids)
+
+    with_llm(folder, test)
+
+
+def test_choices_score_as_the_prompt_s_own_tokens(folder: Path) -> None:
+    async def test(llm: AsyncLLM) -> None:
+        choices = ["abc", "b", "hello"]
+        scores = await llm.score(choices, "xyz")
+        assert [choice.text for choice in scores.choices] == choices
+        for choice in scores.choices:
+            whole = await llm.generate(f"xyz{choice.text}", max_tokens=1, prompt_logprobs_from=3).completion()
+            assert choice.token_logprobs == tuple(logprob for logprob, _ in whole.prompt_scored)
+        assert scores.best.logprob == max(choice.logprob for choice in scores.choices)
+        for wrong in ([], ["a", ""]):
+            with pytest.raises(UsageError, match="nothing to score"):
+                await llm.score(wrong, "xyz")
+
+    with_llm(folder, test)
+
+
+def test_a_chat_that_is_remembered_is_read_at_leisure(folder: Path) -> None:
+    async def test(llm: AsyncLLM) -> None:
+        messages = [{"role": "user", "content": "hello " * 30}]
+        answer = await llm.chat(messages, max_tokens=5, temperature=0).completion()
+        messages.append({"role": "assistant", "content": answer.text})
+        llm.remember(messages)
+        while not llm.process.counted.instruments.get("idle_tokens"):
+            await asyncio.sleep(0.01)
+        messages.append({"role": "user", "content": "and?"})
+        again = await llm.chat(messages, max_tokens=5, temperature=0).completion()
+        assert again.stats.cached_tokens > 30
+        levels = llm.process.counted.levels
+        assert levels["pages"] > 0
+
+    with_llm(folder, test, EngineOptions(threads=1, cache_memory=64 << 20))

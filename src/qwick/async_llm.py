@@ -7,22 +7,24 @@
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 from qwick.engine.memory_plan import resident_bytes
 from qwick.engine.process import HANG_SECONDS, EngineProcess
 from qwick.engine.protocol import Ready
+from qwick.engine.request import Request
 from qwick.engine.ticket import Ticket
 from qwick.errors import UsageError
 from qwick.model.config import ModelConfig
 from qwick.model.source import LoadProgress, open_source
 from qwick.opening import EngineOptions
-from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions
+from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions, Scores
 from qwick.store import POCKET, find_model
 from qwick.streams import Completion, GrowingAnswer
 from qwick.text.segments import Kind, Segment
@@ -172,11 +174,23 @@ class AsyncLLM:
         await self.close()
 
     def generate(
-        self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        prompt_logprobs_from: int | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> AsyncStream:
-        """Continue a text or token ids as they are; see LLM.generate."""
+        """Continue a text or token ids as they are; see LLM.generate.
+
+        logprobs              of each token, with those of so many likeliest ones: `Completion.scored`
+        prompt_logprobs_from  and of the prompt's own tokens from this place (at least 1) on: `prompt_scored`
+        """
         prompting = self.prompting
-        return self._stream(lambda: prompting.continuation(prompt, stop, sampling))
+        return self._stream(
+            lambda: prompting.continuation(prompt, stop, sampling).scored(logprobs, prompt_logprobs_from)
+        )
 
     def chat(
         self,
@@ -184,11 +198,45 @@ class AsyncLLM:
         *,
         think: bool | None = None,
         stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncStream:
-        """Answer `messages` by the model's chat template; see LLM.chat."""
+        """Answer `messages` by the model's chat template; see LLM.chat. `logprobs`: as in `generate`."""
         prompting = self.prompting
-        return self._stream(lambda: prompting.chat(messages, think, stop, sampling))
+        return self._stream(lambda: prompting.chat(messages, think, stop, sampling).scored(logprobs))
+
+    async def score(
+        self,
+        choices: Sequence[str],
+        prompt: Prompt | None = None,
+        *,
+        messages: Sequence[Message] = (),
+        think: bool = False,
+    ) -> Scores:
+        """How likely each of `choices` follows `prompt`, or begins the answer to `messages`.
+
+        A choice is encoded alone: where words begin with a space, so do choices. Raises as `generate` and `chat` do.
+        """
+        asking = partial(self.prompting.scorings, prompt, messages, think, choices)
+        requests = await asyncio.get_running_loop().run_in_executor(self._texts, asking)
+        tickets = [self.process.submit(request) for request in requests]
+        try:
+            events = [event for ticket in tickets for event in await ticket.events()]
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
+        return Scores.of(choices, ((event.prompt_scored or (), event.stats) for event in events))
+
+    def remember(self, messages: Sequence[Message], *, think: bool | None = None) -> None:
+        """Have a chat that ends with an answer read as history when nothing else is to do; see LLM.remember."""
+        prompting, process = self.prompting, self.process
+
+        def told(history: "asyncio.Future[Request | None]") -> None:
+            if not history.cancelled() and history.exception() is None and (request := history.result()):
+                process.remember(request)
+
+        asking = partial(prompting.history, messages, think)
+        asyncio.get_running_loop().run_in_executor(self._texts, asking).add_done_callback(told)
 
     @property
     def prompting(self) -> Prompting:
@@ -212,13 +260,8 @@ class AsyncLLM:
 
     @property
     def process(self) -> EngineProcess:
-        """The engine's: whether it is ready, its counters, how often it was started."""
+        """The engine's: whether it is ready, what it has counted, how often it was started."""
         return _opened(self._process)
-
-    @property
-    def counters(self) -> Mapping[str, Any]:
-        """Of the engine, a second old at most."""
-        return self.process.counters
 
     def _stream(self, ask: Callable[[], Asked]) -> AsyncStream:
         def in_thread() -> "asyncio.Future[Asked]":

@@ -12,9 +12,10 @@ from typing import Literal, Self, Unpack, cast, overload
 from qwick.model.source import LoadProgress, open_source
 from qwick.opening import EngineOptions, open_engine
 from qwick.ops.native import NativeBackend
-from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions
+from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions, Scores
 from qwick.store import POCKET, find_model
 from qwick.streams import Completion, Stream, Streams
+from qwick.text.answer import Answer
 
 
 class LLM:
@@ -166,6 +167,22 @@ class LLM:
         """
         answer = self._start(self.prompting.chat(messages, think, stop, sampling))
         return answer if stream else answer.completion
+
+    def score(
+        self,
+        choices: Sequence[str],
+        prompt: Prompt | None = None,
+        *,
+        messages: Sequence[Message] = (),
+        think: bool = False,
+    ) -> Scores:
+        """How likely each of `choices` follows `prompt`, or begins the answer to `messages`.
+
+        A choice is encoded alone: where words begin with a space, so do choices. Raises as `generate` and `chat` do.
+        """
+        requests = self.prompting.scorings(prompt, messages, think, choices)
+        streams = [self._start(Asked(request, Answer(self.tokenizer.token_bytes))) for request in requests]
+        return Scores.of(choices, [(c.prompt_scored, c.stats) for c in (stream.completion for stream in streams)])
 
     def remember(self, messages: Sequence[Message], *, think: bool | None = None) -> None:
         """Have a chat that ends with an answer read as history by `idle`: the next turn then reads only its question.

@@ -3,17 +3,18 @@
 The manner of a model is its chat template, its tokenizer, and the sampling that its files or its card advise.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 from qwick import pocket
 from qwick.describe import sampling_advice
-from qwick.engine.request import Request
-from qwick.errors import QwickError
+from qwick.engine.request import Request, Stats
+from qwick.errors import QwickError, UsageError
 from qwick.model.source import Source
 from qwick.sampling.defaults import with_defaults
+from qwick.sampling.logprobs import Scored
 from qwick.sampling.params import SamplingParams
 from qwick.text.answer import Answer
 from qwick.text.chat_template import ChatTemplate
@@ -48,6 +49,45 @@ class Asked:
 
     request: Request
     answer: Answer
+
+    def scored(self, top: int | None, prompt_from: int | None = None) -> "Asked":
+        """The same with log-probabilities (Request.top_logprobs, prompt_logprobs_from)."""
+        return Asked(replace(self.request, top_logprobs=top, prompt_logprobs_from=prompt_from), self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the texts that may follow a prompt, and the log-probability of each of its tokens."""
+
+    text: str
+    token_logprobs: tuple[float, ...]
+
+    @property
+    def logprob(self) -> float:
+        """Of the whole text."""
+        return sum(self.token_logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of all choices, in the order in which they were given. Tokens of all of them, the prompt's for each anew."""
+
+    choices: tuple[Choice, ...]
+    prompt_tokens: int
+    cached_tokens: int
+
+    @classmethod
+    def of(cls, texts: Iterable[str], found: Iterable[tuple[Sequence[Scored], Stats]]) -> "Scores":
+        """From what each text's scoring told."""
+        told = list(found)
+        scored = [tuple(logprob for logprob, _ in scores) for scores, _ in told]
+        choices = tuple(Choice(text, logprobs) for text, logprobs in zip(texts, scored, strict=True))
+        return cls(choices, sum(s.prompt_tokens for _, s in told), sum(s.cached_tokens for _, s in told))
+
+    @property
+    def best(self) -> Choice:
+        """The likeliest text; the first of equal ones."""
+        return max(self.choices, key=lambda choice: choice.logprob)
 
 
 class Prompting:
@@ -89,6 +129,24 @@ class Prompting:
         boundaries = self._boundaries(messages, think, pieces, ids) if self._keeps else ()
         segments = Segments("".join(piece.text for piece in pieces))
         return Asked(Request(tuple(ids), params, boundaries), self._answer(stop, segments))
+
+    def scorings(
+        self, prompt: Prompt | None, messages: Sequence[Message], think: bool, choices: Iterable[str]
+    ) -> list[Request]:
+        """Of each choice after a prompt, or where the answer to messages begins: `prompt_scored` is the choice's.
+
+        A choice is encoded alone. Raises UsageError when there is nothing to score.
+        """
+        asked = self.chat(messages, think, (), {}) if prompt is None else self.continuation(prompt, (), {})
+        context = asked.request.token_ids
+        encoded = [self.tokenizer.encode(text, allow_special=False) for text in choices]
+        if not (context and encoded and all(encoded)):
+            raise UsageError(
+                "there is nothing to score: neither the prompt, nor the choices, nor one of them may be empty"
+            )
+        boundaries = (len(context),) if self._keeps else ()
+        params = SamplingParams(temperature=0, max_tokens=1)
+        return [Request((*context, *ids), params, boundaries, prompt_logprobs_from=len(context)) for ids in encoded]
 
     def history(self, messages: Sequence[Message], think: bool | None) -> Request | None:
         """A chat that ends with an answer, as the next turn's prompt will begin: to be read only.

@@ -9,6 +9,7 @@ from typing import Literal
 from qwick.engine.engine import Engine
 from qwick.engine.request import Event, Finish, Request, Stats
 from qwick.errors import UsageError
+from qwick.sampling.logprobs import Scored
 from qwick.text.answer import Answer
 from qwick.text.segments import Kind, Segment
 
@@ -17,7 +18,8 @@ from qwick.text.segments import Kind, Segment
 class Completion:
     """An answer that has ended. `token_ids` holds every generated id, the stop token too; `text` ends before the stop.
 
-    `reasoning` is what a model that thinks wrote before it; a raw prompt's continuation is `text` only.
+    `reasoning` is what a model that thinks wrote before it; a raw prompt's continuation is `text` only. `scored` and
+    `prompt_scored` are log-probabilities (sampling/logprobs.py) of token_ids and of the prompt's, if asked for.
     """
 
     text: str
@@ -25,6 +27,8 @@ class Completion:
     finish_reason: Literal["stop", "length", "cancelled"]
     stats: Stats
     reasoning: str = ""
+    scored: tuple[Scored, ...] = ()
+    prompt_scored: tuple[Scored, ...] = ()
 
 
 class GrowingAnswer:
@@ -39,12 +43,18 @@ class GrowingAnswer:
         self.completion: Completion | None = None
         self._answer = answer
         self._token_ids: list[int] = []
+        self._scored: list[Scored] = []
+        self._prompt_scored: tuple[Scored, ...] = ()
         self._stats = Stats(prompt_tokens=prompt_tokens)
 
     def take(self, event: Event) -> bool:
         """Digest one token; True when a stop string ended the answer, so that the engine should end it too."""
         self._token_ids.append(event.token_id)
         self._stats = event.stats
+        if event.scored is not None:
+            self._scored.append(event.scored)
+        if event.prompt_scored is not None:
+            self._prompt_scored = event.prompt_scored
         if event.finish != Finish.STOP:
             self.waiting += self._answer.push(event.token_id)
         if event.finish is None and not self._answer.stopped:
@@ -56,7 +66,15 @@ class GrowingAnswer:
         """No more tokens come."""
         answer = self._answer
         self.waiting += answer.finish()
-        self.completion = Completion(answer.text, tuple(self._token_ids), reason, self._stats, answer.reasoning)
+        self.completion = Completion(
+            answer.text,
+            tuple(self._token_ids),
+            reason,
+            self._stats,
+            answer.reasoning,
+            tuple(self._scored),
+            self._prompt_scored,
+        )
 
 
 class Stream(Iterator[str]):

@@ -25,8 +25,9 @@ def test_plain_lines() -> None:
     assert read({"prompt": [1, 2], "seed": 3, "stop": "a"}).question == Question(
         prompt=[1, 2], stop=("a",), sampling={"seed": 3}
     )
-    line = read({"messages": CHAT, "think": False, "temperature": 0, "top_k": None, "choices": ["a", "b"], "id": 5})
-    assert line.question == Question(CHAT, think=False, choices=("a", "b"), sampling={"temperature": 0})
+    line = read({"messages": CHAT, "think": False, "temperature": 0, "top_k": None, "id": 5})
+    assert line.question == Question(CHAT, think=False, sampling={"temperature": 0})
+    assert read({"prompt": "x", "choices": ["a", "b"]}).question == Question(prompt="x", choices=("a", "b"))
     assert (line.number, line.is_openai) == (7, False)
 
 
@@ -68,6 +69,10 @@ WRONG: list[tuple[object, str]] = [
     ({"prompt": "x", "stop": [1]}, "stop"),
     ({"prompt": "x", "stop": ""}, "stop is empty"),
     ({"prompt": "x", "choices": ["a", "a"]}, "the same"),
+    ({"prompt": "x", "choices": "a"}, "choices must be a list"),
+    ({"prompt": "x", "choices": []}, "choices must be a list"),
+    ({"prompt": "x", "choices": ["a"], "seed": 1}, "leave seed out"),
+    ({"prompt": "x", "choices": ["a"], "stop": "b"}, "leave stop out"),
     ({"prompt": "x", "logit_bias": {"a": 1}}, "no token id"),
     ({"prompt": "x", "logit_bias": [1]}, "logit_bias"),
     ({"prompt": "x", "id": [1]}, "id must be"),

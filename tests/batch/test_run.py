@@ -95,6 +95,27 @@ def test_both_forms_answer_in_their_own(folder: Path, tmp_path: Path) -> None:
     assert isinstance(two["response"]["body"]["choices"][0]["text"], str)
 
 
+def test_choices_are_scored(folder: Path, tmp_path: Path) -> None:
+    lines: list[object] = [
+        {"prompt": "hello", "choices": ["yes", "no", "maybe"], "id": 1},
+        {"messages": chat("hello"), "choices": ["no", "yes"]},
+        {"prompt": [], "choices": ["no", "yes"]},
+        {"prompt": "hello"},
+    ]
+    (first, second, third, _), batch = run(folder, tmp_path, lines)
+    with LLM(folder, threads=1) as llm:
+        wanted = llm.score(["yes", "no", "maybe"], "hello")
+        chatted = llm.score(["no", "yes"], messages=chat("hello"))
+    for answer, scores in ((first, wanted), (second, chatted)):
+        assert answer["best"] == scores.best.text
+        assert [choice["logprob"] for choice in answer["choices"]] == [choice.logprob for choice in scores.choices]
+    assert first["id"] == 1
+    assert first["choices"][0]["logprob"] == pytest.approx(sum(first["choices"][0]["token_logprobs"]))
+    assert first["usage"]["prompt_tokens"] == wanted.prompt_tokens
+    assert "nothing to score" in third["error"]["message"]
+    assert batch.counts.failed == 1
+
+
 def test_what_is_wrong_with_a_line_is_said_in_its_place(folder: Path, tmp_path: Path) -> None:
     body = {"messages": chat("x"), "temperature": -1}
     lines: list[object] = [

@@ -145,10 +145,19 @@ def _question(given: Json, think: bool | None) -> Question:
     sampling = {name: given[name] for name in SAMPLING if given.get(name) is not None}
     if "logit_bias" in sampling:
         sampling["logit_bias"] = _bias(sampling["logit_bias"])
-    choices = _texts(given, "choices") or ()
+    choices = _choices(given)
+    if choices and (sampling or given.get("stop") is not None):
+        raise UsageError(f"choices are not sampled: leave {next(iter(sampling), 'stop')} out")
+    return Question(_messages(given), _prompt(given), think, _texts(given, "stop"), choices, sampling)
+
+
+def _choices(given: Json) -> tuple[str, ...]:
+    choices = _texts(given, "choices")
+    if choices == () or isinstance(given.get("choices"), str):
+        raise UsageError("choices must be a list of texts")
     if choices and len(set(choices)) < len(choices):
         raise UsageError("two of the choices are the same")
-    return Question(_messages(given), _prompt(given), think, _texts(given, "stop"), choices, sampling)
+    return choices or ()
 
 
 def _messages(given: Json) -> list[Mapping[str, Any]] | None:

@@ -7,12 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from time import monotonic
 
-from qwick.async_llm import AsyncLLM, AsyncStream
+from qwick.async_llm import AsyncLLM
 from qwick.batch.journal import Journal
 from qwick.batch.lines import Line, Question, read_line
-from qwick.batch.shapes import answered, failed
+from qwick.batch.shapes import answered, failed, scored
 from qwick.batch.source import Source
-from qwick.errors import EngineError, QwickError, UsageError
+from qwick.errors import EngineError, QwickError
 from qwick.prompting import SamplingOptions
 
 WINDOW_LINES = 256  # answers that are written at once, at most
@@ -121,7 +121,7 @@ class Batch:
         error: QwickError | None = None
         for _ in range(2):
             try:
-                completion = await self._stream(question).completion()
+                answer = await (self._scored(line, question) if question.choices else self._answered(line, question))
             except EngineError as found:
                 error = found
             except QwickError as found:
@@ -129,17 +129,22 @@ class Batch:
                 break
             else:
                 self.counts.answered += 1
-                self.counts.generated_tokens += completion.stats.generated_tokens
-                return answered(line, completion, self._model)
+                return answer
         self.counts.failed += 1
         return failed(line, error or "")
 
-    def _stream(self, question: Question) -> AsyncStream:
-        if question.choices:
-            raise UsageError("choices cannot be scored yet; ask without them")
+    async def _scored(self, line: Line, question: Question) -> bytes:
+        messages, think = question.messages or (), question.think or False
+        return scored(line, await self._llm.score(question.choices, question.prompt, messages=messages, think=think))
+
+    async def _answered(self, line: Line, question: Question) -> bytes:
         sampling: SamplingOptions = {**self._defaults.sampling, **question.sampling}  # type: ignore[typeddict-item]
         stop = self._defaults.stop if question.stop is None else question.stop
         if question.messages is None:
-            return self._llm.generate(question.prompt or "", stop=stop, **sampling)
-        think = self._defaults.think if question.think is None else question.think
-        return self._llm.chat(question.messages, think=think, stop=stop, **sampling)
+            stream = self._llm.generate(question.prompt or "", stop=stop, **sampling)
+        else:
+            think = self._defaults.think if question.think is None else question.think
+            stream = self._llm.chat(question.messages, think=think, stop=stop, **sampling)
+        completion = await stream.completion()
+        self.counts.generated_tokens += completion.stats.generated_tokens
+        return answered(line, completion, self._model)

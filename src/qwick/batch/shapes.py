@@ -6,6 +6,7 @@ from typing import Any
 
 from qwick.batch.lines import CHAT_URL, Line
 from qwick.errors import EngineError, QwickError
+from qwick.prompting import Scores
 from qwick.streams import Completion
 
 Json = dict[str, Any]
@@ -20,6 +21,16 @@ def answered(line: Line, completion: Completion, model: str) -> bytes:
     reasoning = {"reasoning": completion.reasoning} if completion.reasoning else {}
     answer = {"text": completion.text, **reasoning, "finish_reason": completion.finish_reason, "usage": usage}
     return _plain_line(line, answer)
+
+
+def scored(line: Line, scores: Scores) -> bytes:
+    """The line of a question that gave choices; of lines in our own form only."""
+    choices = [
+        {"text": choice.text, "logprob": choice.logprob, "token_logprobs": choice.token_logprobs}
+        for choice in scores.choices
+    ]
+    usage = _usage(scores.prompt_tokens, 0, scores.cached_tokens)
+    return _plain_line(line, {"best": scores.best.text, "choices": choices, "usage": usage})
 
 
 def failed(line: Line, error: str | QwickError) -> bytes:

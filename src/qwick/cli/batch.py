@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # the real imports wait until the arguments are known to be r
     from qwick.batch.source import Source
     from qwick.opening import EngineOptions
 
+CACHE_MEMORY = 256 << 20  # bytes: lines often begin alike, and the choices of a line always do
+
 
 @spread
 def batch(
@@ -40,6 +42,8 @@ def batch(
 
     A line is {"prompt": …} or {"messages": […]} with sampling options by their names here, or a line of OpenAI's batch
     format; its answer has the same form. What is wrong with a line is said in its answer, and stops nothing.
+
+    With "choices", a list of texts, a line asks which of them is likeliest to follow, by their log-probabilities.
 
     The same command goes on where an earlier one was stopped, even killed: nothing is lost, nothing is done twice.
 
@@ -61,8 +65,9 @@ def batch(
     asked |= {"--kv-format": machine.kv_format, "--yarn": machine.yarn, "--stop": sampling.stops, "sampling": given}
     if source.resolve() == output.resolve():
         raise UsageError(f"{source} would be written over; name another OUT.jsonl")
+    options = machine.engine_options(max_sequences=max_concurrent, cache_memory=CACHE_MEMORY)
     with Journal(output, lines, asked) as journal:
-        _run(model, machine.engine_options(max_sequences=max_concurrent), defaults, lines, journal)
+        _run(model, options, defaults, lines, journal)
 
 
 def _run(model: str, options: "EngineOptions", defaults: "Defaults", lines: "Source", journal: "Journal") -> None:

@@ -9,9 +9,8 @@ import asyncio
 import logging
 import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 from qwick.engine.child import Child
 from qwick.engine.protocol import (
@@ -23,6 +22,7 @@ from qwick.engine.protocol import (
     NotOpened,
     ProtocolError,
     Ready,
+    Remember,
     Stepped,
     Submit,
     Warned,
@@ -71,7 +71,7 @@ class EngineProcess:
         self._wanted = asyncio.Event()  # a child should be there
         self._keeper: asyncio.Task[None] | None = None
         self._served = False  # the child at hand has finished a request
-        self.counters: Mapping[str, Any] = {}
+        self.counted = Counted({}, {})  # as the child said last, a second ago at most while it works
         self.num_starts = 0
 
     async def start(self) -> Ready:
@@ -109,6 +109,11 @@ class EngineProcess:
         self._wanted.set()
         self._send_unsent()
         return ticket
+
+    def remember(self, request: Request) -> None:
+        """Have a prompt read when nothing else is to do. It is forgotten when there is no child just now."""
+        if self._child and self._ready:
+            self._child.send(Remember(request))
 
     async def close(self) -> None:
         """End the child; what is under way fails. Idempotent."""
@@ -197,8 +202,8 @@ class EngineProcess:
                 self._take_step(message.events, message.began)
             case Failed(request_ids, failure):
                 self._fail(request_ids, _told(failure))
-            case Counted(counters):
-                self.counters = counters
+            case Counted():
+                self.counted = message
             case Loading(done, total):
                 if self._progress:
                     self._progress(done, total)

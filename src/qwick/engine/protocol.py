@@ -49,6 +49,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """A prompt to be read when nothing else is to do (Engine.remember)."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
 class Loading:
     """Bytes of weights read so far, and in all."""
 
@@ -154,9 +161,26 @@ _stats, _event = _getter(Stats), _getter(Event, but="stats")
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The engine's counters, every now and then."""
+    """What the engine has counted and how things stand (engine/instruments.py), as plain values, now and then."""
 
-    counters: Mapping[str, Any]
+    instruments: Mapping[str, Any]
+    levels: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, instruments: object, levels: object) -> Self:
+        """From the dataclasses."""
+        return cls(_plain(instruments), _plain(levels))
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses and mappings as dicts by text, sequences as lists."""
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in cast("list[Any]", value)]
+    return value
 
 
 class ProtocolError(Exception):

@@ -14,19 +14,23 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from ctypes import CDLL
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from qwick.engine.engine import Engine
 from qwick.engine.protocol import (
     Cancel,
+    Counted,
     Failed,
     Failure,
     Frames,
     Loading,
     NotOpened,
     Open,
+    ProtocolError,
     Ready,
+    Remember,
     Stepped,
     Submit,
     Warned,
@@ -38,6 +42,7 @@ Opener = Callable[[Any, Callable[[int, int], None]], tuple[Engine, dict[str, Any
 """(what `Open` says, progress) -> the engine, and facts of it to be shown."""
 
 ALIVE_SECONDS = 1.0  # a step that tells nothing (a long prompt) is told at least so often
+COUNT_SECONDS = 1.0
 _LOADING_SECONDS = 0.05
 _READ_BYTES = 1 << 18
 _PR_SET_PDEATHSIG = 1
@@ -79,18 +84,50 @@ class Worker:
         self._link = link
         self._sequence_ids: dict[int, int] = {}  # by request
         self._request_ids: dict[int, int] = {}  # by sequence
+        self._last_counted = -COUNT_SECONDS
         self._waiting: set[int] = set()  # sequences of which no step has been seen
 
     def run(self) -> None:
         """Until the socket's end."""
-        while (messages := self._link.receive(wait=not self._engine.has_work)) is not None:
+        engine = self._engine
+        while (messages := self._link.receive(wait=not (engine.has_work or engine.has_idle_work))) is not None:
             for message in messages:
-                if isinstance(message, Submit):
-                    self._submit(message)
-                elif isinstance(message, Cancel):
-                    self._cancel(message.request_id)
-            if self._engine.has_work:
+                self._take(message)
+            if engine.has_work:
                 self._step()
+            elif engine.has_idle_work:
+                self._read_at_leisure()
+            self._count()
+
+    def _take(self, message: object) -> None:
+        match message:
+            case Submit():
+                self._submit(message)
+            case Cancel(request_id):
+                self._cancel(request_id)
+            case Remember(request):
+                self._guarded(partial(self._engine.remember, request), "to remember a prompt")
+            case _:
+                raise ProtocolError(f"a {type(message).__name__} is nothing that a parent says")
+
+    def _read_at_leisure(self) -> None:
+        self._guarded(self._engine.idle_step, "to read at leisure")
+
+    def _guarded(self, call: Callable[[], object], where: str) -> None:
+        """What nobody waits for: when it fails, the parent's log is told."""
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - requests go on
+            self._link.send(Failed((), Failure.of(error, where, traceback.format_exc())))
+
+    def _count(self) -> None:
+        """Say what was counted, when there is nothing else to do, and every second at most otherwise."""
+        engine = self._engine
+        is_busy = engine.has_work or engine.has_idle_work
+        if is_busy and monotonic() - self._last_counted < COUNT_SECONDS:
+            return
+        self._last_counted = monotonic()
+        self._link.send(Counted.of(engine.instruments, engine.levels))
 
     def _submit(self, message: Submit) -> None:
         try:
