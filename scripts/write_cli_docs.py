@@ -4,7 +4,7 @@ usage: .venv/bin/python scripts/write_cli_docs.py
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ def page() -> str:
     """The whole page."""
     root: Any = typer.main.get_command(commands)
     context = root.make_context("qwick", [], resilient_parsing=True)
-    names = [name for name in root.list_commands(context) if not root.get_command(context, name).hidden]
-    parts = [INTRODUCTION, *_overview(root, context, names)]
-    for name in names:
-        parts += _command(root.get_command(context, name), name)
+    named = dict(_commands(root, context))
+    parts = [INTRODUCTION, *_overview(named)]
+    for name, command in named.items():
+        parts += _command(command, name)
     parts.append("## Options of `qwick` itself\n")
     parts += _tables(root)
     parts.append("## Exit codes\n")
@@ -48,9 +48,20 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _overview(root: Any, context: Any, names: Iterable[str]) -> Iterator[str]:
-    summaries = ((name, _paragraphs(root.get_command(context, name))[0]) for name in names)
-    yield _table(("command", "what it does"), ((f"[`qwick {name}`](#qwick-{name})", text) for name, text in summaries))
+def _commands(group: Any, context: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """All of a group and the groups in it, by what is typed after `qwick`."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if hasattr(command, "list_commands"):
+            yield from _commands(command, context, f"{before}{name} ")
+        elif not command.hidden:
+            yield before + name, command
+
+
+def _overview(named: Mapping[str, Any]) -> Iterator[str]:
+    summaries = ((name, _paragraphs(command)[0]) for name, command in named.items())
+    rows = ((f"[`qwick {name}`](#qwick-{name.replace(' ', '-')})", text) for name, text in summaries)
+    yield _table(("command", "what it does"), rows)
 
 
 def _command(command: Any, name: str) -> Iterator[str]:

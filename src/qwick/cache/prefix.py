@@ -146,6 +146,16 @@ class PrefixMemory:
         length = 0 if node is None else node.end
         return Match(length, num_common, self._miss(passed, num_common, length, len(token_ids)), node)
 
+    def instead(self, token_ids: Int32, count: int) -> Int32:
+        """Up to `count` ids that something remembered has where `token_ids` part from all of it."""
+        passed, num_common = self._trie.walk(token_ids)
+        node, at = passed[-1], num_common
+        if at == node.end and node.children:
+            node = next(iter(node.children.values()))
+        elif at > node.end:
+            node = node.children[int(token_ids[node.end])]
+        return node.token_ids()[at : at + count]
+
     def open(self, match: Match, num_tokens: int) -> Opened | None:
         """Pages for the first `num_tokens` tokens of a sequence, from `match` on. None while those under way hold
         too much; nothing has changed then."""

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from qwick.cli.batch import batch
 from qwick.cli.bench import bench
+from qwick.cli.cache import explain
 from qwick.cli.chat import chat
 from qwick.cli.convert import convert
 from qwick.cli.doctor import doctor
@@ -77,6 +78,12 @@ for panel, group in {
 }.items():
     for name, command in group.items():
         commands.command(name, rich_help_panel=panel, help=_flowing(command))(command)
+
+
+cache = typer.Typer(no_args_is_help=True, help="What the engine remembers of prompts.")
+cache.callback()(lambda: None)  # so that `explain`, the only one so far, has its name
+cache.command("explain", help=_flowing(explain))(explain)
+commands.add_typer(cache, name="cache", rich_help_panel="Models")
 
 
 @commands.command("help", rich_help_panel="This machine")

@@ -6,7 +6,8 @@ their place in the queue.
 
 from bisect import insort
 from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence as AbstractSequence
+from typing import Protocol
 
 from qwick.cache.prefix import LEAST_GAP, PrefixMemory
 from qwick.cache.slots import SlotPool
@@ -15,7 +16,6 @@ from qwick.cache.trie import common_len
 from qwick.engine.config import EngineConfig
 from qwick.engine.request import Sequence
 from qwick.engine.scheduler import PlannedRun
-from qwick.ops.contract import Backend
 
 TRANSIT_SLOTS = 2  # into which one step writes states that become snapshots
 LEAST_TURN = 8  # tokens that a snapshot at a prompt's last boundary must save: the next turn will begin there
@@ -32,10 +32,20 @@ def needed_slots(config: EngineConfig) -> int:
     return config.max_sequences + TRANSIT_SLOTS * (config.cache_memory > 0)
 
 
+class CacheCopies(Protocol):
+    """Of a Backend, what moves bytes about in its cache (ops/contract.py)."""
+
+    def copy_page(self, source: int, target: int) -> None: ...
+
+    def save_state(self, slot: int, pages: AbstractSequence[int]) -> None: ...
+
+    def load_state(self, pages: AbstractSequence[int], slot: int) -> None: ...
+
+
 class Admission:
     """Pages and slots of `backend` (its cache is opened later, with `num_pages` and `num_slots`)."""
 
-    def __init__(self, spec: CacheSpec, config: EngineConfig, backend: Backend[Any]) -> None:
+    def __init__(self, spec: CacheSpec, config: EngineConfig, backend: CacheCopies) -> None:
         num_pages = wanted_pages(spec, config) if config.num_pages is None else config.num_pages
         self.memory = PrefixMemory(spec, num_pages, remembers=config.cache_memory > 0)
         self.slots = SlotPool(config.max_sequences)
