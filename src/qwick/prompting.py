@@ -164,7 +164,7 @@ class Prompting:
         starts = message_starts(pieces, ids, self.tokenizer.encode_pieces)
         if len(starts) < 2:  # the last one is the answer's, the one before it the question's
             return None
-        return Request(tuple(ids[: starts[-2]]), self.params({}, think=think), starts[:-2])
+        return Request(tuple(ids[: starts[-2]]), self.params({}, think=think), starts[:-1])
 
     def params(self, sampling: SamplingOptions, *, think: bool) -> SamplingParams:
         """With the model's defaults, a seed, and its stop tokens. Raises UsageError."""
