@@ -125,6 +125,26 @@ def test_after_idle_time_a_turn_reads_its_own_question_only(official: Path, thin
                 pass
 
 
+def test_an_agent_s_history_grows_by_calls_and_results(official: Path) -> None:
+    """Each round reads what is new since the last prompt; after idle time only the tool's result."""
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"word": "ab " * 10}}}
+    with LLM(official, cache_memory=1 << 20, threads=1) as llm:
+        for idle in (False, True):
+            messages: list[dict[str, Any]] = [{"role": "user", "content": "hello " * 20 + str(idle)}]
+            before = llm.chat(messages, think=False, **OPTIONS).stats.prompt_tokens
+            for round_ in range(3):
+                messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+                if idle:
+                    llm.remember(messages, think=False)
+                    while llm.idle():
+                        pass
+                messages.append({"role": "tool", "content": f"ab is {round_} " * 5})
+                stats = llm.chat(messages, think=False, **OPTIONS).stats
+                new = stats.prompt_tokens - before
+                before = stats.prompt_tokens
+                assert stats.prompt_tokens - stats.cached_tokens <= (0.6 * new if idle else new + 24)
+
+
 def test_a_question_finds_what_was_read_of_the_answer_so_far(official: Path) -> None:
     """Idle time that was too short is not lost."""
     messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "ab cd " * 300}]

@@ -157,7 +157,9 @@ class Prompting:
         if not self._keeps:
             return None
         try:
-            pieces = self._render([*messages, {"role": "user", "content": "x"}], think)
+            # Templates write an answer's reasoning before a tool's result, not before another question.
+            role = "tool" if messages and messages[-1].get("tool_calls") else "user"
+            pieces = self._render([*messages, {"role": role, "content": "x"}], think)
         except QwickError:
             return None
         ids = self.tokenizer.encode_pieces(pieces)
