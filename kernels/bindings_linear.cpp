@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <optional>
@@ -15,6 +16,7 @@
 
 #include "bindings_arrays.h"
 #include "blocks.h"
+#include "codec/panel.h"
 #include "tensor.h"
 
 namespace nb = nanobind;
@@ -74,12 +76,19 @@ Out dots(const std::string& isa, const In<float, 2>& x, const Tensor& weight, in
     return y.array;
 }
 
-// One panel's worth of activations: (integers, their scale).
-auto quantize_i16(const std::string& isa, const In<float, 1>& x) {
-    require(x.size() % 32 == 0 && x.size() <= kPanelDepth, "at most 512 values, a multiple of 32");
-    Made<int16_t> q({x.size()});
-    const float scale = kernels_of(isa).quantize_i16(x.data(), x.size(), q.data);
-    return std::tuple(q.array, scale);
+// A strip of activations in one panel's columns, as it lies: (integers or bf16 bits, scales [m]).
+auto round_strip(const std::string& isa, const In<float, 2>& x) {
+    const Kernels kernels = kernels_of(isa);
+    const PromptForm form = kernels.prompt_form();
+    const size_t m = x.shape(0), k = x.shape(1);
+    require(k % 32 == 0 && k <= kPanelDepth, "at most 512 values, a multiple of 32");
+    require(0 < m && static_cast<int64_t>(m) <= form.strip_rows, "rows of one strip");
+    Made<int16_t> strip({(form.whole_strips ? form.strip_rows : m) * k});
+    Made<float> scales({m});
+    std::vector<const float*> rows;
+    for (size_t i = 0; i < m; ++i) rows.push_back(x.data() + i * k);
+    kernels.round_strip(rows.data(), m, k, strip.data, scales.data);
+    return std::tuple(strip.array, scales.array);
 }
 
 Out decode_row(const std::string& isa, const Tensor& weight, int64_t row) {
@@ -132,17 +141,24 @@ Out panel_product(const std::string& isa, const In<float, 2>& x, const In<float,
     return out.array;
 }
 
+void put_pairs(const In<int16_t, 2>& values, int64_t first_col, Panel& panel) {
+    for (size_t k = 0; k < values.shape(0); ++k) {
+        for (int64_t j = 0; j < kPanelCols; ++j) {
+            panel.codes[k / 2][j][k % 2] = values.data()[k * values.shape(1) + first_col + j];
+        }
+    }
+}
+
 // x [m, k] and codes [k, 16] are integers, d [m] and scales [16] their scales.
-Out int_panel_product(const std::string& isa, const In<int16_t, 2>& x, const In<float, 1>& d,
+Out int_strip_product(const std::string& isa, const In<int16_t, 2>& x, const In<float, 1>& d,
                       const In<int16_t, 2>& codes, const In<float, 1>& scales, const std::optional<In<float, 2>>& y) {
+    require(isa != "amx", "its products are of bf16");
     const auto m = static_cast<int64_t>(x.shape(0)), k = static_cast<int64_t>(x.shape(1));
     require(codes.shape(0) == x.shape(1) && codes.shape(1) == kPanelCols, "codes are [k, 16]");
     require(k <= kPanelDepth && k % 32 == 0, "k is a multiple of 32 and at most 512");
     require(d.size() == x.shape(0) && scales.size() == kPanelCols, "a scale for each row");
     const auto panel = std::make_unique<Panel>();
-    for (int64_t kk = 0; kk < k; ++kk) {
-        for (int64_t j = 0; j < kPanelCols; ++j) panel->codes[kk / 2][j][kk % 2] = codes.data()[kk * kPanelCols + j];
-    }
+    put_pairs(codes, 0, *panel);
     std::copy_n(scales.data(), kPanelCols, panel->scales);
     std::vector<int16_t> strips(m * k);
     for (int64_t i = 0; i < m; ++i) {
@@ -152,7 +168,31 @@ Out int_panel_product(const std::string& isa, const In<int16_t, 2>& x, const In<
         }
     }
     Made<float> out = sums_from(y, x.shape(0));
-    kernels_of(isa).int_panel_product({m, strips.data(), d.data()}, *panel, k, !y, out.data, kPanelCols);
+    kernels_of(isa).strip_product({m, strips.data(), d.data()}, panel.get(), 1, k, !y, out.data, kPanelCols);
+    return out.array;
+}
+
+// bf16 bits: x [m, k] and w [k, n], n of whole panels.
+Out bf16_strip_product(const std::string& isa, const In<int16_t, 2>& x, const In<int16_t, 2>& w,
+                       const std::optional<In<float, 2>>& y) {
+    require(isa == "amx", "only its products are of bf16");
+    const size_t m = x.shape(0), k = x.shape(1), n = w.shape(1), side = 16, padded = (m + side - 1) / side * side;
+    require(w.shape(0) == k && k <= kPanelDepth && k % 32 == 0 && n % kPanelCols == 0, "panels are whole");
+    require(!y || (y->shape(0) == m && y->shape(1) == n), "y is [m, n]");
+    std::vector<Panel> panels(n / kPanelCols);
+    for (size_t p = 0; p < panels.size(); ++p) put_pairs(w, p * kPanelCols, panels[p]);
+    std::vector<int16_t> strips(padded * k);
+    for (size_t i = 0; i < m; ++i) {
+        for (size_t kk = 0; kk < k; ++kk) {
+            strips[i / side * side * k + kk / 32 * 32 * side + i % side * 32 + kk % 32] = x.data()[i * k + kk];
+        }
+    }
+    std::vector<float> sums(padded * n, std::numeric_limits<float>::quiet_NaN());
+    if (y) std::copy_n(y->data(), y->size(), sums.data());
+    kernels_of(isa).strip_product({static_cast<int64_t>(m), strips.data(), nullptr}, panels.data(), panels.size(), k,
+                                  !y, sums.data(), n);
+    Made<float> out({m, n});
+    std::copy_n(sums.data(), m * n, out.data);
     return out.array;
 }
 
@@ -161,12 +201,13 @@ Out int_panel_product(const std::string& isa, const In<int16_t, 2>& x, const In<
 void bind_linear(nb::module_& leaves) {
     leaves.def("quantize_i8", quantize_i8, "isa"_a, "x"_a);
     leaves.def("dots", dots, "isa"_a, "x"_a, "weight"_a, "begin"_a, "end"_a);
-    leaves.def("quantize_i16", quantize_i16, "isa"_a, "x"_a);
+    leaves.def("round_strip", round_strip, "isa"_a, "x"_a);
     leaves.def("decode_row", decode_row, "isa"_a, "weight"_a, "row"_a);
     leaves.def("decode_panel", decode_panel, "isa"_a, "weight"_a, "row"_a, "k_begin"_a, "k_len"_a);
     leaves.def("panel_product", panel_product, "isa"_a, "x"_a, "values"_a, "y"_a = nb::none());
-    leaves.def("int_panel_product", int_panel_product, "isa"_a, "x"_a, "d"_a, "codes"_a, "scales"_a,
+    leaves.def("int_strip_product", int_strip_product, "isa"_a, "x"_a, "d"_a, "codes"_a, "scales"_a,
                "y"_a = nb::none());
+    leaves.def("bf16_strip_product", bf16_strip_product, "isa"_a, "x"_a, "w"_a, "y"_a = nb::none());
 }
 
 }  // namespace qwick

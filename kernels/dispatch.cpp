@@ -32,10 +32,11 @@ void for_each_leaf(Visit visit) {
     visit(std::string(#field ".") + (names)[i], [i](auto& k) -> auto& { return k.field[i]; })
     QWICK_LEAF(quantize_i8);
     QWICK_LEAVES(dots, kNumFamilies, kFamilyNames);
-    QWICK_LEAF(quantize_i16);
+    QWICK_LEAF(prompt_form);
+    QWICK_LEAF(round_strip);
     QWICK_LEAVES(decode_panel, kNumFamilies, kFamilyNames);
     QWICK_LEAF(panel_product);
-    QWICK_LEAF(int_panel_product);
+    QWICK_LEAF(strip_product);
     QWICK_LEAVES(decode_row, kNumFamilies, kFamilyNames);
     QWICK_LEAF(add);
     QWICK_LEAF(silu_mul);
@@ -57,7 +58,7 @@ void for_each_leaf(Visit visit) {
 #undef QWICK_LEAF
 #undef QWICK_LEAVES
 }
-constexpr int kNumLeaves = 15 + 3 * kNumFamilies + 6 * kNumKvFormats;
+constexpr int kNumLeaves = 16 + 3 * kNumFamilies + 6 * kNumKvFormats;
 static_assert(sizeof(Kernels) == kNumLeaves * sizeof(void (*)()), "for_each_leaf must visit every leaf");
 
 }  // namespace

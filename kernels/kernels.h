@@ -28,7 +28,6 @@ QWICK_INLINE bool is_blocks(Family family) {
 constexpr int64_t kQuantBlock = 32;   // values along k that share one scale of a quantised activation
 constexpr int64_t kPanelCols = 16;    // weight rows (output columns) of one panel
 constexpr int64_t kPanelDepth = 512;  // columns of a panel, at absolute multiples: whole blocks
-constexpr int64_t kStripRows = 6;     // activation rows whose integers lie together, pair by pair: codec/panel.h
 constexpr int64_t kDeltaTile = 16;    // v lanes of the delta rule's state that lie together
 
 enum class KvFormat : int32_t { f32, f16, bf16, q8_0 };  // of keys and values: attention/kv_block.h
@@ -53,22 +52,35 @@ struct Rows {
     const uint8_t* shifted;  // [m, k]: q + 128
 };
 
-// 16 weight rows by up to kPanelDepth columns, k-major. Family f32: as they are. All others: integers, k in pairs,
-// times a scale for each row (codec/panel.h).
+// 16 weight rows by up to kPanelDepth columns, k-major. Family f32: as they are. All others: k in pairs, as integers
+// times a scale for each row (codec/panel.h), or with AMX in bf16.
 struct alignas(64) Panel {
     union {
         float values[kPanelDepth][kPanelCols];
         int16_t codes[kPanelDepth / 2][kPanelCols][2];
+        uint16_t bf16[kPanelDepth / 2][kPanelCols][2];
     };
     float scales[kPanelCols];
 };
 
-// m activation rows in one panel's columns: integers times a scale for each row. Strips of kStripRows rows, the last
-// one perhaps shorter, lie one after another, each [k_len / 2][its rows][2].
-struct IntRows {
+// How prompt rows of all families but f32 are multiplied. An instruction set that has a form of its own has all leaves
+// that know it: round_strip, decode_panel, strip_product.
+struct PromptForm {
+    int64_t strip_rows;  // activation rows whose values lie together, at most kMostStripRows
+    bool whole_strips;   // a last strip of fewer rows is filled up, with zeros; products write those rows, too
+    int64_t panels;      // that are decoded together,
+    int64_t few_panels;  // or where there are no more rows than kFewRows
+    int64_t rows;        // activation rows that meet all of them before the next ones come
+};
+constexpr int64_t kMostStripRows = 16;
+constexpr int64_t kFewRows = 96;  // stay in L2 anyway, and need weights as fast as memory gives them
+
+// m activation rows in one panel's columns, in strips of PromptForm::strip_rows rows one after another, the last one
+// perhaps shorter. Integers: [k_len / 2][its rows][2], times a scale for each row. bf16: [k_len / 32][16][32].
+struct Strips {
     int64_t m;
-    const int16_t* q;
-    const float* d;  // [m]
+    const int16_t* values;
+    const float* scales;  // [m]
 };
 
 // Query rows over one kv head, and their running softmax: m starts at -inf, l and acc at 0.
@@ -96,8 +108,10 @@ struct Kernels {
     void (*dots[kNumFamilies])(const Rows& x, const Weight& w, int64_t begin, int64_t end, float* y, int64_t ldy);
 
     // --- linear, prompt rows
-    // Up to kPanelDepth values as integers of at most 2047. Returns their scale; see codec/panel.h.
-    float (*quantize_i16)(const float* x, int64_t n, int16_t* q);
+    PromptForm (*prompt_form)();
+    // A strip of m activation rows: rows[i] points at k_len values, a multiple of 32, at most kPanelDepth. Integers of
+    // at most 2047 and their scale (codec/panel.h), or bf16, nearest even, without scales.
+    void (*round_strip)(const float* const* rows, int64_t m, int64_t k_len, int16_t* strip, float* scales);
     // Rows [row, row + kPanelCols) and columns [k_begin, k_begin + k_len) of w; rows past the end are zeros. `row` is a
     // multiple of 16, k_begin and k_len <= kPanelDepth are of the block's length, or of 32.
     void (*decode_panel[kNumFamilies])(const Weight& w, int64_t row, int64_t k_begin, int64_t k_len, Panel& panel);
@@ -105,9 +119,11 @@ struct Kernels {
     // i < m, j < kPanelCols. `first` starts from zero, otherwise from y.
     void (*panel_product)(const float* x, int64_t ldx, int64_t m, const Panel& panel, int64_t k_len, bool first,
                           float* y, int64_t ldy);
-    // The other families. y[i * ldy + j] = fma(dot of row i's integers and those of panel row j, x.d[i] *
-    // panel.scales[j], first ? 0 : y[i * ldy + j]): the same bits on every ISA.
-    void (*int_panel_product)(const IntRows& x, const Panel& panel, int64_t k_len, bool first, float* y, int64_t ldy);
+    // The other families; panel p makes columns 16 p .. 16 p + 15. Integers: y[i * ldy + j] = fma(dot of row i's and
+    // those of panel row j, x.scales[i] * panel.scales[j], first ? 0 : y[i * ldy + j]), the same bits on every ISA.
+    // bf16: y is one chain over k of tile_dot (simd/tiles_amx.h), from 0 if `first`.
+    void (*strip_product)(const Strips& x, const Panel* panels, int64_t num_panels, int64_t k_len, bool first, float* y,
+                          int64_t ldy);
 
     // --- elementwise and norms
     void (*decode_row[kNumFamilies])(const Weight& w, int64_t row, float* out);  // exact (not bf16-rounded)
@@ -142,7 +158,8 @@ struct Kernels {
     void (*attend_block[kNumKvFormats])(const AttendRows& rows, const KvBlock& block);
     // A query row as attend_block reads it, times scale: f32, or for q8_0 int16 [head_dim], then an f32 scale.
     void (*load_query[kNumKvFormats])(const float* x, int64_t head_dim, float scale, float* out);
-    // The same of prompt rows, head_dim a multiple of 32 and at most 256: with AMX in parts of bf16, else the two above.
+    // The same of prompt rows, head_dim a multiple of 32 and at most 256: with AMX in parts of bf16, else the two
+    // above.
     void (*attend_prompt[kNumKvFormats])(const AttendRows& rows, const KvBlock& block);
     void (*load_prompt_query[kNumKvFormats])(const float* x, int64_t head_dim, float scale, float* out);
     // Write one row to its place among the keys or the values of a block; nothing else of the block changes.

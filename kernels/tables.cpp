@@ -33,7 +33,7 @@ QWICK_TABLE_OF_DOTS(avx_vnni)
 QWICK_WHOLE_TABLE(avx512)
 QWICK_TABLE_OF_DOTS(avx512_vnni)
 const Kernels& amx_table() {
-    static const Kernels filled = filled_by(amx::fill_attention);
+    static const Kernels filled = filled_by(amx::fill_attention, amx::fill_codec, amx::fill_linear);
     return filled;
 }
 #endif

@@ -39,7 +39,9 @@ void fill_linear(Kernels& table);
 }
 namespace amx {
 void fill_attention(Kernels& table);
-}
+void fill_codec(Kernels& table);
+void fill_linear(Kernels& table);
+}  // namespace amx
 
 #undef QWICK_DECLARE_FILLS
 

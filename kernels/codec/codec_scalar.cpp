@@ -39,7 +39,8 @@ void quantize_i8(const float* x, int64_t k, int8_t* q, float* d, int16_t* sums) 
 
 void fill_codec(Kernels& table) {
     table.quantize_i8 = quantize_i8;
-    table.quantize_i16 = quantize_i16;
+    table.prompt_form = int_form;
+    table.round_strip = round_strip;
     for (int family = 0; family < kNumFamilies; ++family) {
         table.decode_row[family] = decode_memory_row;
         table.decode_panel[family] = int_panel_of_blocks;

@@ -57,7 +57,7 @@ void fill_block_panels(Kernels& table) {
 
 void fill_codec(Kernels& table) {
     table.quantize_i8 = quantize_i8;
-    table.quantize_i16 = quantize_i16;
+    table.round_strip = round_strip;
     fill_values<Family::f32>(table);
     fill_values<Family::bf16>(table);
     fill_values<Family::f16>(table);

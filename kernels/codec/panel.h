@@ -21,11 +21,19 @@
 // Maxima are over the row's sub-blocks in the panel. A row is all zeros where amax, bound or wide is below 2^-100 (its
 // reciprocal would overflow) or not finite; the scale then is 0 or NaN, so that a NaN or an infinity reaches the
 // output.
+//
+// Activations of a panel's columns lie in strips of 6 rows, the last one perhaps shorter: [k / 2][rows][2], in the
+// order in which products read them.
 #pragma once
 
 #include "blocks.h"
 
 namespace qwick {
+
+constexpr int64_t kStripRows = 6;
+// 64 KiB of panels and 96 KiB of activations: a panel stays in L1, its activations in L2 for the next panel; all rows
+// would come from L3. Few rows: tile by tile.
+constexpr PromptForm kIntForm = {kStripRows, false, 4, 1, 16 * kStripRows};
 
 constexpr float kPanelTop = 2047, kWideTop = 32752;
 constexpr int32_t kLeastBits = 0x0d800000;     // of 2^-100

@@ -51,6 +51,18 @@ float quantize_i16(const float* x, int64_t n, int16_t* q) {
     return largest.usable() ? largest.value() / kPanelTop : largest.scale_without();
 }
 
+PromptForm int_form() {
+    return kIntForm;
+}
+
+void round_strip(const float* const* rows, int64_t m, int64_t k_len, int16_t* strip, float* scales) {
+    for (int64_t i = 0; i < m; ++i) {
+        int16_t q[kPanelDepth];
+        scales[i] = quantize_i16(rows[i], k_len, q);
+        for (int64_t k = 0; k < k_len; ++k) strip[(k / 2 * m + i) * 2 + k % 2] = q[k];
+    }
+}
+
 // Element (row, col) of a family of single values, exactly.
 template <Family family>
 float element(const Weight& w, int64_t row, int64_t col) {

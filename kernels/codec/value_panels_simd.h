@@ -53,11 +53,28 @@ inline void round_row(const Rounding& rounding, int64_t n, int16_t* q, Load load
     }
 }
 
-float quantize_i16(const float* x, int64_t n, int16_t* q) {
-    const auto load_at = [x](int64_t k) { return load(x + k); };
-    const Rounding rounding = rounding_of(n, load_at);
-    round_row(rounding, n, q, load_at);
-    return rounding.scale;
+// The integers of m rows, kPanelDepth apart, pair by pair.
+template <int64_t rows>
+inline void interleave(const int16_t* q, int64_t len, int16_t* out) {
+    for (int64_t k = 0; k < len; k += 2, out += 2 * rows) {
+        for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(out + 2 * r, q + r * kPanelDepth + k, 2 * sizeof *q);
+    }
+}
+template <int64_t rows = kStripRows>
+inline void interleave_rows(const int16_t* q, int64_t m, int64_t len, int16_t* out) {
+    if (m == rows) return interleave<rows>(q, len, out);
+    if constexpr (rows > 1) interleave_rows<rows - 1>(q, m, len, out);
+}
+
+void round_strip(const float* const* rows, int64_t m, int64_t k_len, int16_t* strip, float* scales) {
+    alignas(64) int16_t q[kStripRows * kPanelDepth];
+    for (int64_t i = 0; i < m; ++i) {
+        const auto load_at = [x = rows[i]](int64_t k) { return load(x + k); };
+        const Rounding rounding = rounding_of(k_len, load_at);
+        round_row(rounding, k_len, q + i * kPanelDepth, load_at);
+        scales[i] = rounding.scale;
+    }
+    interleave_rows(q, m, k_len, strip);
 }
 
 // Row by row, then pairs are transposed as what they are elsewhere: 32 bits.

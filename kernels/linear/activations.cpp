@@ -1,25 +1,10 @@
 #include "linear/activations.h"
 
-#include <cstring>
-
 namespace qwick {
 namespace {
 
 void shift(const int8_t* q, int64_t n, uint8_t* shifted) {
     for (int64_t i = 0; i < n; ++i) shifted[i] = static_cast<uint8_t>(q[i] ^ -128);
-}
-
-// The integers of up to kStripRows rows, kPanelDepth apart, pair by pair.
-template <int64_t rows>
-void interleave(const int16_t* q, int64_t len, int16_t* out) {
-    for (int64_t k = 0; k < len; k += 2, out += 2 * rows) {
-        for (int64_t r = 0; r < rows; ++r) std::memcpy(out + 2 * r, q + r * kPanelDepth + k, 2 * sizeof *q);
-    }
-}
-template <int64_t rows = kStripRows>
-void interleave_rows(const int16_t* q, int64_t num_rows, int64_t len, int16_t* out) {
-    if (num_rows == rows) return interleave<rows>(q, len, out);
-    if constexpr (rows > 1) interleave_rows<rows - 1>(q, num_rows, len, out);
 }
 
 // Prompt rows by their place among the prompt rows of the batch.
@@ -53,24 +38,27 @@ void quantize_rows(Step& step, Activations& in, const std::vector<RowSpan>& span
     in.q = q, in.d = d, in.sums = sums, in.shifted = shifted;
 }
 
+int64_t rows_of_strips(const PromptForm& form, int64_t num_prompt_rows) {
+    if (!form.whole_strips) return num_prompt_rows;
+    return (num_prompt_rows + form.strip_rows - 1) / form.strip_rows * form.strip_rows;
+}
+
 void round_rows(Step& step, Activations& in, const std::vector<RowSpan>& spans, int64_t num_prompt_rows) {
-    const int64_t k = in.k;
-    auto* ints = step.scratch.get<int16_t>(num_prompt_rows * k);
-    auto* scales = step.scratch.get<float>(num_prompt_rows * ((k + kPanelDepth - 1) / kPanelDepth));
+    const PromptForm form = step.kernels.prompt_form();
+    const int64_t panels = (in.k + kPanelDepth - 1) / kPanelDepth, each = form.strip_rows;
+    const int64_t strips = (num_prompt_rows + each - 1) / each, rows = rows_of_strips(form, num_prompt_rows);
+    auto* values = step.scratch.get<int16_t>(rows * in.k);
+    auto* scales = step.scratch.get<float>(num_prompt_rows * panels);
     const int32_t* row_at = places_of(step, spans, num_prompt_rows);
-    step.for_pieces(num_prompt_rows, kStripRows, [&](int64_t begin, int64_t end, int) {
-        int16_t q[kStripRows * kPanelDepth];
-        for (int64_t at = 0; at < k; at += kPanelDepth) {
-            const int64_t len = panel_columns(k, at);
-            float* scale = scales + at / kPanelDepth * num_prompt_rows;
-            for (int64_t place = begin; place < end; ++place) {
-                scale[place] =
-                    step.kernels.quantize_i16(in.x + row_at[place] * k + at, len, q + (place - begin) * kPanelDepth);
-            }
-            interleave_rows(q, end - begin, len, ints + at * num_prompt_rows + begin * len);
-        }
+    step.pool.for_each(strips * panels, [&](int64_t item, int) {
+        const int64_t first = item / panels * each, count = std::min(num_prompt_rows - first, each);
+        const int64_t panel = item % panels, begin = panel * kPanelDepth, len = panel_columns(in.k, begin);
+        const float* from[kMostStripRows];
+        for (int64_t i = 0; i < count; ++i) from[i] = in.x + row_at[first + i] * in.k + begin;
+        step.kernels.round_strip(from, count, len, values + begin * rows + first * len,
+                                 scales + panel * num_prompt_rows + first);
     });
-    in.ints = ints, in.int_scales = scales;
+    in.strips = values, in.strip_scales = scales, in.strip_rows = rows;
 }
 
 }  // namespace qwick

@@ -10,16 +10,13 @@ namespace qwick {
 namespace {
 
 constexpr int64_t kDecodeRows = 16;  // activation rows per pass over a piece of weight
-// Of prompt rows: panels that are decoded together, and activation rows that meet all of them before the next ones
-// come: 64 and 96 KiB. A panel stays in L1, its activations in L2 for the next panel; all of them would come from L3.
-constexpr int64_t kPanelsTogether = 4, kRowsTogether = 16 * kStripRows;
 // Of weight per item. A piece begins with cold lines, and the lines prefetched behind it may be another thread's: with
 // 32 KiB two threads of a Milan read 21 GB/s of Q8_0, with 128 KiB 25. Matrices that would leave threads without work
 // are cut finer. Pieces of prompts, which take long, are what is decoded together.
 constexpr int64_t kPieceBytes = 128 << 10, kLeastPieceBytes = 32 << 10, kPiecesPerThread = 4;
 constexpr int64_t kMaxPieces = 4096;  // per weight; the LM head has 248,320 rows
 
-bool needs_ints(const Weight& w) {
+bool needs_strips(const Weight& w) {
     return w.family != Family::f32;
 }
 bool needs_quants(const Weight& w) {
@@ -38,12 +35,13 @@ void copy(const float* from, int64_t count, float* to) {
 struct Cut {
     int64_t tiles, pieces;
 
-    Cut(const Weight& w, int threads, bool prompt) : tiles((w.rows + kPanelCols - 1) / kPanelCols) {
+    // panels: those of prompt rows that are decoded together, 0 if there are none.
+    Cut(const Weight& w, int threads, int64_t panels) : tiles((w.rows + kPanelCols - 1) / kPanelCols) {
         const int64_t total = tiles * memory_bytes(w.family, kPanelCols, w.cols);
         const int64_t share = total / (threads * kPiecesPerThread);
         const int64_t bytes = std::min(std::max(share, kLeastPieceBytes), kPieceBytes);
-        const int64_t together = std::min(std::max<int64_t>(tiles / (threads * kPiecesPerThread), 1), kPanelsTogether);
-        pieces = prompt ? (tiles + together - 1) / together : (total + bytes - 1) / bytes;
+        const int64_t together = std::min(std::max<int64_t>(tiles / (threads * kPiecesPerThread), 1), panels);
+        pieces = panels > 0 ? (tiles + together - 1) / together : (total + bytes - 1) / bytes;
         if (pieces > threads) pieces = (pieces + threads - 1) / threads * threads;
         pieces = std::max<int64_t>(std::min({pieces, tiles, kMaxPieces}), 1);
     }
@@ -55,10 +53,11 @@ struct Multiplier {
     Step& step;
     const std::vector<RowSpan>& spans;
     Activations in;
+    PromptForm form;
     int64_t num_prompt_rows;
     int64_t tile_len;
     float* scratch;  // per thread: two tiles
-    Panel* panels;   // per thread: kPanelsTogether
+    Panel* panels;   // per thread: form.panels
 
     float* tile(int thread, int which) const { return scratch + (2 * thread + which) * tile_len; }
 
@@ -67,8 +66,7 @@ struct Multiplier {
             if (span.role == Role::decode) decode_rows(p, span, begin, end, thread);
         }
         if (num_prompt_rows == 0) return;
-        // Few rows stay in L2 anyway, and need weights as fast as memory gives them: tile by tile.
-        const int64_t together = (num_prompt_rows > kRowsTogether ? kPanelsTogether : 1) * kPanelCols;
+        const int64_t together = (num_prompt_rows > kFewRows ? form.panels : form.few_panels) * kPanelCols;
         for (int64_t col = begin; col < end; col += together)
             prompt_rows(p, col, std::min(end - col, together), thread);
     }
@@ -110,20 +108,17 @@ struct Multiplier {
                 step.kernels.decode_panel[static_cast<int>(w.family)](w, col + i * kPanelCols, k_begin, k_len,
                                                                       panel[i]);
             }
-            (this->*(needs_ints(w) ? &Multiplier::add_ints : &Multiplier::add_floats))(k_begin, k_len, panel, count, y,
-                                                                                       ldy);
+            (this->*(needs_strips(w) ? &Multiplier::add_strips : &Multiplier::add_floats))(k_begin, k_len, panel, count,
+                                                                                           y, ldy);
         }
     }
 
-    void add_ints(int64_t k_begin, int64_t k_len, const Panel* panel, int64_t count, float* y, int64_t ldy) const {
-        const int16_t* q = in.ints + k_begin * num_prompt_rows;
-        const float* d = in.int_scales + k_begin / kPanelDepth * num_prompt_rows;
-        for (int64_t row = 0; row < num_prompt_rows; row += kRowsTogether) {
-            const IntRows rows{std::min(num_prompt_rows - row, kRowsTogether), q + row * k_len, d + row};
-            for (int64_t i = 0; i < count; ++i) {
-                step.kernels.int_panel_product(rows, panel[i], k_len, k_begin == 0, y + row * ldy + i * kPanelCols,
-                                               ldy);
-            }
+    void add_strips(int64_t k_begin, int64_t k_len, const Panel* panel, int64_t count, float* y, int64_t ldy) const {
+        const int16_t* values = in.strips + k_begin * in.strip_rows;
+        const float* scales = in.strip_scales + k_begin / kPanelDepth * num_prompt_rows;
+        for (int64_t row = 0; row < num_prompt_rows; row += form.rows) {
+            const Strips rows{std::min(num_prompt_rows - row, form.rows), values + row * k_len, scales + row};
+            step.kernels.strip_product(rows, panel, count, k_len, k_begin == 0, y + row * ldy, ldy);
         }
     }
 
@@ -139,7 +134,7 @@ struct Multiplier {
     }
 
     void prompt_rows(const Product& p, int64_t col, int64_t width, int thread) const {
-        Panel* panel = panels + thread * kPanelsTogether;
+        Panel* panel = panels + thread * form.panels;
         product(p.weight, col, width, tile(thread, 0), panel);
         if (p.up) product(*p.up, col, width, tile(thread, 1), panel);
         const int64_t ldy = (width + kPanelCols - 1) / kPanelCols * kPanelCols;
@@ -173,12 +168,13 @@ void multiply(Step& step, const float* x, int64_t k, const std::vector<RowSpan>&
     if (spans.empty()) return;
     int64_t prompt = 0;
     for (const RowSpan& span : spans) prompt += span.role == Role::prompt ? span.end - span.begin : 0;
-    const auto cut_of = [&](const Weight& w) { return Cut(w, step.pool.threads(), prompt > 0); };
-    bool ints = false, quantize = false;
+    const PromptForm form = step.kernels.prompt_form();
+    const auto cut_of = [&](const Weight& w) { return Cut(w, step.pool.threads(), prompt > 0 ? form.panels : 0); };
+    bool strips = false, quantize = false;
     int64_t num_pieces = 0, widest = kPanelCols;
     for (int64_t i = 0; i < num_products; ++i) {
         const Product& p = products[i];
-        ints |= needs_ints(p.weight) || (p.up && needs_ints(*p.up));
+        strips |= needs_strips(p.weight) || (p.up && needs_strips(*p.up));
         quantize |= needs_quants(p.weight) || (p.up && needs_quants(*p.up));
         num_pieces += cut_of(p.weight).pieces;
         widest = std::max(widest, cut_of(p.weight).widest());
@@ -186,16 +182,17 @@ void multiply(Step& step, const float* x, int64_t k, const std::vector<RowSpan>&
     Activations in{};
     in.x = x, in.k = k;
     if (quantize) quantize_rows(step, in, spans);
-    if (ints && prompt > 0) round_rows(step, in, spans, prompt);
-    const int64_t tile_len = std::max(kDecodeRows * widest, prompt * kPanelsTogether * kPanelCols);
+    if (strips && prompt > 0) round_rows(step, in, spans, prompt);
+    const int64_t tile_len = std::max(kDecodeRows * widest, rows_of_strips(form, prompt) * form.panels * kPanelCols);
     const int64_t threads = step.pool.threads();
     const Multiplier multiplier{step,
                                 spans,
                                 in,
+                                form,
                                 prompt,
                                 tile_len,
                                 step.scratch.get<float>(2 * tile_len * threads),
-                                step.scratch.get<Panel>(prompt > 0 ? kPanelsTogether * threads : 0)};
+                                step.scratch.get<Panel>(prompt > 0 ? form.panels * threads : 0)};
     step.pool.for_each(num_pieces, [&](int64_t item, int thread) {
         for (const Product* p = products;; ++p) {
             const Cut cut = cut_of(p->weight);

@@ -4,6 +4,7 @@
 
 #include "codec/codec.h"
 #include "codec/half.h"
+#include "codec/panel.h"
 #include "codec/row_block.h"
 #include "tables.h"
 
@@ -109,15 +110,18 @@ void panel_product(const float* x, int64_t ldx, int64_t m, const Panel& panel, i
     }
 }
 
-void int_panel_product(const IntRows& x, const Panel& panel, int64_t k_len, bool first, float* y, int64_t ldy) {
+void strip_product(const Strips& x, const Panel* panels, int64_t num_panels, int64_t k_len, bool first, float* y,
+                   int64_t ldy) {
     for (int64_t i = 0; i < x.m; ++i) {
         const int64_t strip = i / kStripRows * kStripRows, rows = std::min(x.m - strip, kStripRows);
-        const int16_t* q = x.q + strip * k_len + (i - strip) * 2;
-        for (int64_t j = 0; j < kPanelCols; ++j) {
+        const int16_t* q = x.values + strip * k_len + (i - strip) * 2;
+        for (int64_t at = 0; at < num_panels * kPanelCols; ++at) {
+            const Panel& panel = panels[at / kPanelCols];
+            const int64_t j = at % kPanelCols;
             int32_t dot = 0;
             for (int64_t k = 0; k < k_len; ++k) dot += q[k / 2 * rows * 2 + k % 2] * panel.codes[k / 2][j][k % 2];
-            float& out = y[i * ldy + j];
-            out = std::fma(static_cast<float>(dot), x.d[i] * panel.scales[j], first ? 0 : out);
+            float& out = y[i * ldy + at];
+            out = std::fma(static_cast<float>(dot), x.scales[i] * panel.scales[j], first ? 0 : out);
         }
     }
 }
@@ -130,7 +134,7 @@ void fill_linear(Kernels& table) {
     table.dots[static_cast<int>(Family::bf16)] = dots<uint16_t, bf16_to_f32>;
     table.dots[static_cast<int>(Family::f16)] = dots<uint16_t, f16_to_f32>;
     table.panel_product = panel_product;
-    table.int_panel_product = int_panel_product;
+    table.strip_product = strip_product;
 }
 
 }  // namespace qwick::scalar

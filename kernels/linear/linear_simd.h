@@ -56,7 +56,7 @@ void fill_linear(Kernels& table) {
     table.dots[static_cast<int>(Family::f16)] = dots<FloatTile<F16>>;
     fill_block_dots<static_cast<int>(Family::i8)>(table);
     table.panel_product = panel_product;
-    table.int_panel_product = int_panel_product;
+    table.strip_product = strip_product;
 }
 
 }  // namespace qwick::ISA_NAMESPACE

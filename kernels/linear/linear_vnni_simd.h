@@ -8,7 +8,7 @@ namespace qwick::ISA_NAMESPACE {
 
 void fill_linear(Kernels& table) {
     fill_block_dots<static_cast<int>(Family::i8)>(table);
-    table.int_panel_product = int_panel_product;
+    table.strip_product = strip_product;
 }
 
 }  // namespace qwick::ISA_NAMESPACE

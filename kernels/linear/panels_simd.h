@@ -2,6 +2,7 @@
 // its add_dot_pairs.
 #pragma once
 
+#include "codec/panel.h"
 #include "linear/inputs_simd.h"
 
 namespace qwick::ISA_NAMESPACE {
@@ -53,17 +54,23 @@ void int_product_strip(const int16_t* q, const float* d, int64_t m, const Panel&
     if constexpr (M > 1) int_product_strip<M - 1>(q, d, m, panel, k_len, first, y, ldy);
 }
 
-void int_panel_product(const IntRows& x, const Panel& panel, int64_t k_len, bool first, float* y, int64_t ldy) {
+void int_panel_product(const Strips& x, const Panel& panel, int64_t k_len, bool first, float* y, int64_t ldy) {
     constexpr int64_t together = kStripsTogether * kStripRows;
     int64_t row = 0;
     for (; row + together <= x.m; row += together) {
-        int_product_strips<kStripRows, kStripsTogether>(x.q + row * k_len, x.d + row, panel, k_len, first,
+        int_product_strips<kStripRows, kStripsTogether>(x.values + row * k_len, x.scales + row, panel, k_len, first,
                                                         y + row * ldy, ldy);
     }
     for (; row < x.m; row += kStripRows) {
         const int64_t m = x.m - row < kStripRows ? x.m - row : kStripRows;
-        int_product_strip<kStripRows>(x.q + row * k_len, x.d + row, m, panel, k_len, first, y + row * ldy, ldy);
+        int_product_strip<kStripRows>(x.values + row * k_len, x.scales + row, m, panel, k_len, first, y + row * ldy,
+                                      ldy);
     }
+}
+
+void strip_product(const Strips& x, const Panel* panels, int64_t num_panels, int64_t k_len, bool first, float* y,
+                   int64_t ldy) {
+    for (int64_t i = 0; i < num_panels; ++i) int_panel_product(x, panels[i], k_len, first, y + i * kPanelCols, ldy);
 }
 
 }  // namespace

@@ -61,14 +61,14 @@ def test_an_unknown_or_impossible_name_is_an_error_naming_the_possible_ones(monk
 @pytest.mark.parametrize("isa", POSSIBLE)
 def test_leaves_come_from_the_forced_isa_or_from_below(isa):
     choice = _kernels.kernel_choice(isa)
-    assert len(choice) == 84
+    assert len(choice) == 85
     assert set(choice.values()) <= {name for name in POSSIBLE if ALL.index(name) <= ALL.index(isa)}
     if isa == "scalar":
         assert set(choice.values()) == {"scalar"}
     if isa == "avx2":
         assert choice["dots.u4k"] == choice["panel_product"] == choice["attend_block.f16"] == "avx2"
     if isa == "avx_vnni":
-        assert choice["dots.u4k"] == choice["int_panel_product"] == "avx_vnni"
+        assert choice["dots.u4k"] == choice["strip_product"] == "avx_vnni"
         assert choice["dots.bf16"] == choice["panel_product"] == "avx2"
     if ALL.index(isa) >= ALL.index("avx512"):
         assert "avx_vnni" not in choice.values()
@@ -77,9 +77,13 @@ def test_leaves_come_from_the_forced_isa_or_from_below(isa):
     if isa in ("avx512_vnni", "avx512_bf16", "amx"):
         assert choice["dots.u4k"] == "avx512_vnni"
         assert choice["dots.bf16"] == "avx512"
+    form = "amx" if isa == "amx" else "scalar"
+    assert choice["prompt_form"] == form
     if isa == "amx":
         assert choice["attend_prompt.f16"] == choice["load_prompt_query.f16"] == "amx"
         assert choice["attend_block.f16"] == choice["attend_prompt.f32"] == "avx512"
+        known = [leaf for leaf in choice if leaf.startswith(("round_strip", "strip_product", "decode_panel."))]
+        assert {choice[leaf] for leaf in known if leaf != "decode_panel.f32"} == {"amx"}
 
 
 def program_output(isa, x, weight):

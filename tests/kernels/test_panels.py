@@ -23,6 +23,12 @@ def product_isa(request: pytest.FixtureRequest) -> str:
     return runnable(request.param)
 
 
+def round_row(isa, x):
+    """(integers, scale): a strip of one row."""
+    q, scales = leaves.round_strip(isa, x[None])
+    return q, scales[0]
+
+
 def panels_of(name):
     return LONG_PANELS if FORMATS[name].block_len == 256 else PANELS
 
@@ -46,7 +52,15 @@ def quantized(x):
 @pytest.mark.parametrize("size", [1, 1e-20, 3e37, 1e-30, 1e-31, 1e-40, 0])
 def test_activations_become_integers_by_the_definition(isa, n, size):
     x = (np.random.default_rng(n).standard_normal(n) * size).astype(np.float32)
-    same(leaves.quantize_i16(isa, x), quantized(x))
+    same(round_row(isa, x), quantized(x))
+
+
+def test_rows_of_a_strip_lie_pair_by_pair(isa):
+    x = np.random.default_rng(0).standard_normal((6, 96)).astype(np.float32)
+    for m in range(1, 7):
+        strip, scales = leaves.round_strip(isa, x[:m])
+        rows = [round_row(isa, row) for row in x[:m]]
+        same((strip.reshape(48, m, 2).swapaxes(0, 1).reshape(m, 96), scales), map(np.stack, zip(*rows, strict=True)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -54,7 +68,7 @@ def test_activations_become_integers_by_the_definition(isa, n, size):
 def test_an_activation_that_is_not_finite_poisons_its_row(isa, bad, place):
     x = np.ones(DEPTH, np.float32)
     x[place] = bad
-    q, d = leaves.quantize_i16(isa, x)
+    q, d = round_row(isa, x)
     assert np.isnan(d)
     assert not q.any()
 
@@ -126,24 +140,24 @@ def test_products_of_integers_are_exact(product_isa, m, k):
     x, d, codes, scales = random_operands(rng, m, k)
     start = rng.standard_normal((m, 16)).astype(np.float32)
     for y in (None, start):
-        got = leaves.int_panel_product(product_isa, x, d, codes, scales, y)
+        got = leaves.int_strip_product(product_isa, x, d, codes, scales, y)
         exact = (x.astype(np.int64) @ codes).astype(np.float32) * (d[:, None] * scales).astype(np.float64)
         np.testing.assert_allclose(got, exact + (0 if y is None else y), rtol=2.0**-23, atol=1e-3)
-        np.testing.assert_array_equal(got, leaves.int_panel_product("scalar", x, d, codes, scales, y))
+        np.testing.assert_array_equal(got, leaves.int_strip_product("scalar", x, d, codes, scales, y))
 
 
 def test_the_largest_sum_does_not_overflow(product_isa):
     x, codes = np.full((13, DEPTH), TOP, np.int16), np.full((DEPTH, 16), -TOP - 1, np.int16)
-    y = leaves.int_panel_product(product_isa, x, np.ones(13, np.float32), codes, np.ones(16, np.float32))
+    y = leaves.int_strip_product(product_isa, x, np.ones(13, np.float32), codes, np.ones(16, np.float32))
     np.testing.assert_array_equal(y, np.float32(-DEPTH * TOP * (TOP + 1)))
 
 
 def test_products_do_not_depend_on_other_rows(product_isa):
     x, d, codes, scales = random_operands(np.random.default_rng(7), 26, 320)
-    whole = leaves.int_panel_product(product_isa, x, d, codes, scales)
+    whole = leaves.int_strip_product(product_isa, x, d, codes, scales)
     for m in range(1, 14):
-        np.testing.assert_array_equal(leaves.int_panel_product(product_isa, x[m:], d[m:], codes, scales), whole[m:])
-        np.testing.assert_array_equal(leaves.int_panel_product(product_isa, x[:m], d[:m], codes, scales), whole[:m])
+        np.testing.assert_array_equal(leaves.int_strip_product(product_isa, x[m:], d[m:], codes, scales), whole[m:])
+        np.testing.assert_array_equal(leaves.int_strip_product(product_isa, x[:m], d[:m], codes, scales), whole[:m])
 
 
 def one_large(rng, m, k):
@@ -157,13 +171,16 @@ def normal(rng, m, k):
     return rng.standard_normal((m, k)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("inputs", "limit"), [(normal, 1e-3), (one_large, 4e-3)])
+@pytest.mark.parametrize(
+    ("isa", "inputs", "limit"),
+    [("avx2", normal, 1e-3), ("avx2", one_large, 4e-3), ("amx", normal, 3e-3), ("amx", one_large, 3e-3)],
+)
 @pytest.mark.parametrize("name", ROUNDED)
-def test_a_product_errs_by_less_than_the_contract_says(weight, name, inputs, limit):
+def test_a_product_errs_by_less_than_the_contract_says(weight, name, isa, inputs, limit):
     """Relative RMS against f64 on the dequantised weights; docs/kernels.md has the figures of normal inputs."""
     rng = np.random.default_rng(8)
     _, exact = weight(rng, name, 64, 2048)
-    backend = NativeBackend(1)
+    backend = NativeBackend(1, 1, runnable(isa))
     format, rows = FORMATS[name], exact.astype(np.float32)
     w = backend.add_matrix("w", exact.shape, format, [(0, rows)]) if not format.is_blocks else None
     if w is None:
@@ -173,5 +190,5 @@ def test_a_product_errs_by_less_than_the_contract_says(weight, name, inputs, lim
     x = inputs(rng, 70, 2048)
     want = x.astype(np.float64) @ exact.T
     error = np.linalg.norm(Product(backend, w, 70)(x, Role.PROMPT) - want) / np.linalg.norm(want)
-    print(f"{name}: {error:.2e}")
+    print(f"{name} on {isa}: {error:.2e}")
     assert error < limit

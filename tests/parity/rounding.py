@@ -1,4 +1,7 @@
-"""The contract's numerics table in otherwise exact arithmetic: what rounding operands must cost."""
+"""The contract's numerics table in otherwise exact arithmetic: what rounding operands must cost.
+
+`bf16`: prompt rows as AMX has them, not in integers.
+"""
 
 import numpy as np
 import torch
@@ -24,11 +27,14 @@ class RoundingBackend(TorchBackend):
         stored = ((first, through(rows, format, source)) for first, rows in windows)
         weight = super().add_matrix(name, shape, F32, stored)
         weight.family = format.family
-        if format.is_blocks:
-            tensor = self._native.add_matrix(name, shape, format, windows, source)
-            weight.of_prompts = lambda: torch.from_numpy(panel_values(tensor, shape))
-        else:
-            weight.of_prompts = lambda: to_panel_ints(weight)
+        tensor = self._native.add_matrix(name, shape, format, windows, source) if format.is_blocks else None
+
+        def of_prompts(*, bf16):
+            if bf16:
+                return to_bf16(weight)
+            return to_panel_ints(weight) if tensor is None else torch.from_numpy(panel_values(tensor, shape))
+
+        weight.of_prompts = of_prompts
         return weight
 
 
@@ -53,9 +59,9 @@ def through(rows, format, source):
 class RoundingOps(TorchOps):
     """The contract's table: what happens to activations and weights before an exact product."""
 
-    def __init__(self, role):
+    def __init__(self, role, *, bf16):
         super().__init__()
-        self.role = role
+        self.role, self.bf16 = role, bf16
 
     def linear(self, x, weights):
         return tuple(F.linear(*self._rounded(x, w)) for w in weights)
@@ -76,13 +82,17 @@ class RoundingOps(TorchOps):
         if weight.family is Family.F32 or (half and role is Role.DECODE):
             return x, weight
         if role is Role.PROMPT:
-            return to_panel_ints(x), weight.of_prompts()
+            return to_bf16(x) if self.bf16 else to_panel_ints(x), weight.of_prompts(bf16=self.bf16)
         return to_int8(x), weight
 
 
 def to_panel_ints(x):
     """amax / 2047 per 512 columns, in f32: codec/panel.h."""
     return rounded_by_parts(x, 512, 2047, lambda part, amax: part * (2047 / amax))
+
+
+def to_bf16(x):
+    return x.float().bfloat16().double()
 
 
 def to_int8(x):
@@ -98,7 +108,9 @@ def rounded_by_parts(x, together, top, scaled):
     return torch.cat(rounded, -1).double()
 
 
-def modelled(runner, ids, role):
+def modelled(runner, ids, role, isa):
     batch = runner.batch([Piece(0, ids, role=role)])
     with torch.no_grad():
-        return runner.network.forward(RoundingOps(role), TorchStep(batch, None, torch.float64)).head.numpy()
+        return runner.network.forward(
+            RoundingOps(role, bf16=isa == "amx"), TorchStep(batch, None, torch.float64)
+        ).head.numpy()

@@ -57,7 +57,7 @@ def oracle(folder, ids):
     """Trunk rows in f64, drafts over the first of them, and the error that rounding prompt rows must make."""
     runner = runner_of(folder, RoundingBackend(torch.float64))
     trunk = runner.one(Piece(0, ids))
-    rounded = relative_error(modelled(runner, ids, Role.PROMPT), trunk.logits)
+    rounded = relative_error(modelled(runner, ids, Role.PROMPT, BEST_ISA), trunk.logits)
     return trunk, drafted(runner, ids, trunk.hidden), rounded
 
 
@@ -122,7 +122,7 @@ def q8_0(folder, ids):
     """Rows in f64 on the dequantised weights, and what rounding the activations must cost by role."""
     runner = runner_of(folder, RoundingBackend(torch.float64), Q8_0)
     exact = runner.one(Piece(0, ids[:20])).logits
-    return exact, {role: relative_error(modelled(runner, ids[:20], role), exact) for role in Role}
+    return exact, {role: relative_error(modelled(runner, ids[:20], role, BEST_ISA), exact) for role in Role}
 
 
 @pytest.mark.parametrize("role", Role)

@@ -18,8 +18,8 @@ of blocks    activation to int8 per 32 (d = amax/127), integer      of a row, at
              dots of sub-blocks, f32 over blocks in a fixed order   the 512s in a fixed order (codec/panel.h)
 ===========  =====================================================  ==============================================
 
-Prompt rows' integers are the same on every instruction set so far, so are their bits. A CPU with a matrix unit for
-bf16 may round both operands of prompt rows to bf16 instead: either costs a product less than 4e-3 of its RMS.
+Prompt rows' integers are the same on every instruction set, so are their bits, but with AMX, where both operands are
+rounded to bf16 instead and sums are f32, 32 columns at a time: either costs a product less than 4e-3 of its RMS.
 
 The head is for wanted rows only and always has the numerics of decode rows, whatever their role: prompt numerics would
 decode the whole vocabulary's weights for the one row that a prompt wants.
