@@ -212,6 +212,29 @@ def test_a_child_that_cannot_start_is_an_error(folder, module):
         asyncio.run(run())
 
 
+def test_a_system_without_processes_for_us_fails_what_is_asked(folder, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    async def run():
+        await EngineProcess(CHILD, options(folder)).start()
+
+    async def test(process):
+        (ticket,) = await begun(process, [ask(1, max_tokens=LONG)])
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", refuse)
+            os.kill(process.pid, signal.SIGKILL)
+            assert isinstance(await end(ticket), EngineError)
+            error = await end(process.submit(ask(2)))
+            assert "cannot start a process" in str(error)
+        await answer(process, ask(2))
+
+    in_process(test, folder)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(EngineError, match="cannot start a process"):
+        asyncio.run(run())
+
+
 def test_what_opening_says_comes_back(folder, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name).symlink_to(file)

@@ -130,7 +130,12 @@ class EngineProcess:
             await self._wanted.wait()
             await asyncio.sleep(delay)
             self._served, self._not_opened = False, None
-            error = await self._one_child()
+            try:
+                error = await self._one_child()
+            except EngineError as no_process:
+                error = no_process
+                self._fail(list(self._tickets), error)
+                self._wanted.clear()
             log.error("%s", error)
             if self._opened and not self._opened.done():
                 self._opened.set_exception(error)
