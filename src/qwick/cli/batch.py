@@ -67,10 +67,12 @@ def batch(
         raise UsageError(f"{source} would be written over; name another OUT.jsonl")
     options = machine.engine_options(max_sequences=max_concurrent, cache_memory=CACHE_MEMORY)
     with Journal(output, lines, asked) as journal:
-        _run(model, options, defaults, lines, journal)
+        _run(output, model, options, defaults, lines, journal)
 
 
-def _run(model: str, options: "EngineOptions", defaults: "Defaults", lines: "Source", journal: "Journal") -> None:
+def _run(
+    output: Path, model: str, options: "EngineOptions", defaults: "Defaults", lines: "Source", journal: "Journal"
+) -> None:
     from qwick.async_llm import AsyncLLM
     from qwick.batch.run import Batch
 
@@ -93,7 +95,7 @@ def _run(model: str, options: "EngineOptions", defaults: "Defaults", lines: "Sou
     seconds = perf_counter() - started
     typer.echo(f"{counts.answered:,} answers, {counts.generated_tokens:,} tokens in {seconds:,.1f} s", err=True)
     if counts.failed:
-        warn(f"{counts.failed:,} lines could not be answered; what is wrong stands in their place of the output")
+        warn(f"{counts.failed:,} of the lines could not be answered; what is wrong is said in their place of {output}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwick.cache.spec import CacheSpec
+from qwick.engine.wanted import SCORED_ROWS
 from qwick.errors import CapacityError, UsageError
 from qwick.model.config import ModelConfig
 from qwick.ops.contract import ATTENTION_SPLIT_LEN, MAX_DRAFT_LEN
@@ -124,13 +125,14 @@ def scratch_bytes(
     context_len: int,
 ) -> int:
     """At most that much beside weights and cache. `buffer_bytes`: activations of the compiled programs."""
+    wanted = max_sequences + SCORED_ROWS
     kernels = max(
         _linear_bytes(config, step_tokens, threads),
         _delta_bytes(config, step_tokens, threads),
         _attention_bytes(config, step_tokens, max_sequences, context_len, threads),
-        _head_bytes(config, max_sequences, threads),
+        _head_bytes(config, wanted, threads),
     )
-    logits = 2 * 4 * config.vocab_size * max_sequences  # of two steps, while results of the first are held
+    logits = 2 * 4 * config.vocab_size * wanted  # of two steps, while results of the first are held
     seen = min(config.vocab_size, context_len) * _SEEN_BYTES
     angles = 4 * config.attention.rotary_dim * min(context_len + 64, _ROPE_POSITIONS)
     python = _PYTHON_BYTES + max_sequences * (context_len * _TOKEN_BYTES + seen) + _DRAWN_BYTES * config.vocab_size
