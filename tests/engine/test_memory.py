@@ -239,6 +239,20 @@ def test_many_conversations_over_one_beginning_need_few_slots(models):
     assert engine.levels.snapshots >= 12
 
 
+@pytest.mark.parametrize("unshared", [0, 4])
+def test_however_many_prompts_end_in_one_step_each_is_remembered(models, unshared):
+    engine = engine_of(models, "native", max_sequences=8, context_len=100, step_tokens=400)
+    asked = [prompt(30, seed) for seed in range(8)]
+    place = 30 - unshared
+    first = answers(engine, [Request(ids, GREEDY, (place,)) for ids in asked])
+    second = [Request(ids[:place] + prompt(9, 9), GREEDY) for ids in asked]
+    again = answers(engine, second)
+    assert engine.instruments.cached_tokens == 8 * place
+    fresh = engine_of(models, "native", cache_memory=0)
+    assert first == [answers(fresh, [Request(ids, GREEDY)])[0] for ids in asked]
+    assert again == [answers(fresh, [request])[0] for request in second]
+
+
 def test_nothing_is_remembered_without_memory_for_it(models):
     engine, request = engine_of(models, "native", cache_memory=0), Request(prompt(100), GREEDY, (95,))
     engine.remember(request)

@@ -101,15 +101,30 @@ class Admission:
         return [run for run in planned if run.sequence.slot is not None]
 
     def with_snapshots(self, planned: list[PlannedRun]) -> list[PlannedRun]:
-        """The plan with what the step shall write down of states on its way: a run's last places first."""
+        """The plan with what the step shall write down of states on its way: a run's last places first.
+
+        At a run's end its own slot has the state. So when the transit slots are taken a run ends where its is wanted.
+        """
         transit = list(range(self.slots.num_slots, self.num_slots))
         found: list[PlannedRun] = []
         for run in planned:
-            wanted = [place for place in _within(run) if self._wants(run.sequence, place)]
-            last = wanted[max(len(wanted) - len(transit), 0) :]
-            snapshots = [(place - run.sequence.num_cached, transit.pop()) for place in last]
-            found.append(PlannedRun(run.sequence, run.num_tokens, tuple(snapshots)))
+            begin, num_tokens = run.sequence.num_cached, run.num_tokens
+            wanted = [place - begin for place in _within(run) if self._wants(run.sequence, place)]
+            if wanted and not transit:
+                num_tokens = wanted[-1]
+            on_the_way = [after for after in wanted if after < num_tokens]
+            last = on_the_way[max(len(on_the_way) - len(transit), 0) :]
+            snapshots = tuple((after, transit.pop()) for after in last)
+            found.append(PlannedRun(run.sequence, num_tokens, snapshots, keeps_end=num_tokens in wanted))
         return found
+
+    def save_snapshots(self, run: PlannedRun) -> None:
+        """Of a step that has just run."""
+        begin, slot = run.sequence.num_cached, run.sequence.slot
+        for after, transit in run.snapshots:
+            self.save(run.sequence, begin + after, transit)
+        if run.keeps_end and slot is not None:
+            self.save(run.sequence, begin + run.num_tokens, slot)
 
     def save(self, sequence: Sequence, place: int, slot: int) -> None:
         """Remember the state that `slot` holds: that after `place` tokens of the prompt."""

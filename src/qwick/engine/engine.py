@@ -200,7 +200,8 @@ class Engine:
             batch = build(planned, self.model.rope)
             result = self._forward(batch)
             choices = choose(wanted_rows(planned), result)
-            self._save_snapshots(planned)
+            for run in planned:
+                self._admission.save_snapshots(run)
             return self._commit(planned, choices, perf_counter() - started)
         except BaseException:
             self._drop(planned)
@@ -210,11 +211,6 @@ class Engine:
         if self._trial is None or self._trial.is_over:
             return self.model.forward(batch)
         return self._trial.run(self.model.forward, batch)
-
-    def _save_snapshots(self, planned: list[PlannedRun]) -> None:
-        for run in planned:
-            for after, slot in run.snapshots:
-                self._admission.save(run.sequence, run.sequence.num_cached + after, slot)
 
     def _commit(self, planned: list[PlannedRun], choices: dict[int, Choice], seconds: float) -> list[Event]:
         """Write down what the step did; finished sequences give their memory back."""

@@ -14,11 +14,13 @@ class PlannedRun:
     """`num_tokens` of `sequence` in this step; `is_last` when it then stands at its last known token: sample one.
 
     snapshots  (n, slot): after n of these tokens the state is wanted in that slot
+    keeps_end  the state after all of them, which the sequence's own slot then has, is wanted too
     """
 
     sequence: Sequence
     num_tokens: int
     snapshots: tuple[tuple[int, int], ...] = ()
+    keeps_end: bool = False
 
     @property
     def is_last(self) -> bool:
