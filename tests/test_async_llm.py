@@ -4,7 +4,9 @@ import asyncio
 import gc
 import os
 import signal
+import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,31 @@ def test_a_dropped_or_closed_stream_ends(folder: Path) -> None:
         assert llm.process.num_open == 0
         with pytest.raises(UsageError, match="closed"):
             await stream.completion()
+
+    with_llm(folder, test)
+
+
+def test_nothing_of_a_request_stays_however_it_ended(folder: Path) -> None:
+    async def completion(stream: AsyncStream) -> None:
+        with suppress(QwickError):
+            await stream.completion()
+
+    async def test(llm: AsyncLLM) -> None:
+        def streams() -> list[AsyncStream]:
+            wrong, long = [10**6], "a" * 9000
+            return [llm.generate(prompt, max_tokens=3) for prompt in ("hello", wrong, long)] + [llm.chat([{}])]
+
+        asked = streams()
+        for stream in asked:
+            await completion(stream)
+        stopped = llm.generate("hello", **LONG)
+        await anext(stopped)
+        await stopped.stop()
+        left = [weakref.ref(stream) for stream in (*asked, stopped)]
+        del asked, stopped, stream
+        gc.collect()
+        await until_idle(llm)
+        assert [ref() for ref in left] == [None] * len(left)
 
     with_llm(folder, test)
 

@@ -28,7 +28,9 @@ class Ticket:
         """
         while not self._events and not self._is_over:
             if self._error is not None:
-                raise self._error
+                raise type(self._error)(
+                    *self._error.args
+                )  # a new one: the traceback of this one would hold its callers
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         events, self._events = self._events, []
