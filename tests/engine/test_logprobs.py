@@ -54,7 +54,7 @@ def test_the_whole_vocabulary_s_probabilities_make_one(model):
     requests = [Request((*begin, i), GREEDY, prompt_logprobs_from=len(begin)) for i in range(size)]
     found = [events[0].prompt_scored for events in run(model, requests, max_sequences=32)]
     assert all(top == () for ((_, top),) in found)
-    assert sum(math.exp(logprob) for ((logprob, _),) in found) == pytest.approx(1, abs=1e-9)
+    assert sum(math.exp(logprob) for ((logprob, _),) in found) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("begin", [1, 2, 17, 60, 69, 70])

@@ -150,7 +150,7 @@ def test_a_child_that_hangs_is_ended(folder):
         assert "did not answer" in str(error)
         await answer(process, ask(2))
 
-    in_process(test, folder, hang_seconds=3.0)
+    in_process(test, folder, hang_seconds=4.0)
 
 
 def test_refusals_are_the_engine_s(folder):

@@ -1,5 +1,6 @@
 """Log-probabilities: what the model itself says of a token, before bias, penalties and temperature (vLLM: raw)."""
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -20,7 +21,8 @@ def score(logits: Float32, token_id: int, num_top: int) -> Scored:
     """`logits` [vocab], not edited. Raises CheckpointError when they are not numbers."""
     peak = float(np.max(logits))
     require_numbers(np.isfinite(peak))
-    log_sum = peak + float(np.log(np.exp(logits.astype(np.float64) - peak).sum()))
+    # exp in f32, an eighth of the time: each term is off by 1e-7 of itself, their sum in f64 by less.
+    log_sum = peak + math.log(np.exp(logits - np.float32(peak)).sum(dtype=np.float64))
     top = largest(logits, min(num_top, len(logits))) if num_top else np.empty(0, np.int64)
     return float(logits[token_id]) - log_sum, tuple((int(i), float(logits[i]) - log_sum) for i in top)
 
