@@ -19,7 +19,7 @@ MOST_WAITING = 12
 
 
 def requests(count, vocab, longest):
-    """Long and short ones, many that begin alike; drawn from all logits, with penalties and with biases."""
+    """Long and short ones, many that begin alike; drawn from all logits, with penalties and biases, scored."""
     rng = np.random.default_rng(0)
     systems = [rng.integers(1, vocab, 1500).tolist() for _ in range(6)]
     for i in range(count):
@@ -34,7 +34,9 @@ def requests(count, vocab, longest):
             logit_bias={int(token): 0.5 for token in rng.integers(0, vocab, 300)},
             seed=i,
         )
-        yield Request(tuple(ids), sampling, (1500, len(ids)) if i % 3 else (len(ids),))
+        boundaries = (1500, len(ids)) if i % 3 else (len(ids),)
+        scored_from = max(1, len(ids) - 100) if i % 4 == 0 else None
+        yield Request(tuple(ids), sampling, boundaries, (None, 5)[i % 2], scored_from)
 
 
 def main():

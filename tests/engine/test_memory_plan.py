@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from qwick.cache.spec import CacheSpec
 from qwick.engine import memory_plan
 from qwick.engine.memory_plan import MIB, check_weights, plan_memory, resident_bytes, scratch_bytes
+from qwick.engine.wanted import SCORED_ROWS
 from qwick.errors import CapacityError, UsageError
 from qwick.model.config import parse_config
 from qwick.model.model import open_model
@@ -118,6 +119,8 @@ def most_scratch(model, step_tokens, sequences, context_len):
     for top_k in (0, 128):
         behind = [Run(short, Role.DECODE, begin, slot, pages) for slot in range(sequences)]
         run(behind, [short * i for i in range(sequences)], top_k)
+    scored = list(range(whole - SCORED_ROWS, whole))
+    run([Run(whole, Role.PROMPT, 0, 0, pages)], scored, 0)
     mixed = [Run(1, Role.DECODE, begin, slot, pages) for slot in range(sequences - 1)]
     rest = min(step_tokens - len(mixed), context_len)
     run([*mixed, Run(rest, Role.PROMPT, 0, sequences, pages)], list(range(len(mixed))), 1)
