@@ -101,6 +101,30 @@ def test_prompts_do_not_hold_answers_up_for_long(alone, row, short, step_tokens)
     assert rows == step_tokens or alone + 2 * max(rows, LEAST_ROWS) * row > MOST_DELAY * alone  # and not too timid
 
 
+@given(
+    weights=st.floats(0.001, 0.5),
+    each=st.floats(0, 0.1),
+    row=st.floats(0.0001, 0.2),
+    first=st.floats(0, 0.1),
+    before=st.integers(1, 16),
+    now=st.integers(1, 16),
+)
+def test_what_many_answers_took_is_no_measure_for_few(weights, each, row, first, before, now):
+    """A step reads the weights, and takes `each` more an answer; prompt rows have a price for the first one, too."""
+
+    def seconds(short, long):
+        return weights * (short > 0) + each * short + (first + row * long) * (long > 0)
+
+    pace = Pace(512)
+    pace.note(0, 512, seconds(0, 512))
+    for _ in range(30):
+        pace.note(before, 0, seconds(before, 0))
+    for _ in range(60):
+        rows = pace.long_tokens(now)
+        pace.note(now, rows, seconds(now, rows))
+    assert rows == LEAST_ROWS or seconds(now, rows) <= MOST_DELAY * seconds(now, 0)
+
+
 @given(row=st.floats(1e-5, 0.2), seconds=st.floats(0.01, 1))
 def test_what_is_read_at_leisure_takes_about_the_time_it_may(row, seconds):
     pace = Pace(512)
