@@ -8,7 +8,7 @@ namespace {
 
 // Tokens of a prompt that share one pass over the keys: with four query heads each, whole tiles of rows that fit the
 // second cache with their queries and outputs. Fewer where threads would wait for the last ones.
-constexpr int64_t kGroupTokens = 24, kLeastGroupTokens = 4;
+constexpr int64_t kGroupTokens = 24, kTileGroupTokens = 48, kLeastGroupTokens = 4;
 constexpr int64_t kShares = 4;  // a task takes this part of what is left for a thread: long ones first, short ones last
 
 // The running softmax of some query rows: maximum, sum, weighted values.
@@ -148,6 +148,12 @@ struct Attention {
     }
 };
 
+// Tiles are made of each block first, which has to pay; a CPU that has them has 2 MiB of second cache.
+int64_t most_tokens(const Step& step) {
+    const auto format = static_cast<int>(step.cache->shape().kv_format);
+    return step.kernels.attend_prompt[format] == step.kernels.attend_block[format] ? kGroupTokens : kTileGroupTokens;
+}
+
 bool is_short(const Run& run) {
     return run.num_tokens <= kMaxDraftLen;
 }
@@ -188,7 +194,7 @@ struct Tasks {
         int64_t most = 0, long_tokens = 0;
         for (const Run& run : step.batch.runs) long_tokens += is_short(run) ? 0 : run.num_tokens;
         group_tokens =
-            std::clamp(long_tokens * op.heads.num_kv / (kShares * num_threads), kLeastGroupTokens, kGroupTokens);
+            std::clamp(long_tokens * op.heads.num_kv / (kShares * num_threads), kLeastGroupTokens, most_tokens(step));
         for (const Run& run : step.batch.runs) {
             const int64_t parts = num_splits(run, run.num_tokens) * op.heads.num_kv;
             if (is_short(run)) splits_left += parts;
@@ -237,7 +243,7 @@ struct Tasks {
 void run(const AttentionOp& op, Step& step) {
     store(op, step);
     const Tasks work(op, step);
-    const int64_t rows = kGroupTokens * (op.heads.num_q / op.heads.num_kv), dim = op.heads.head_dim;
+    const int64_t rows = most_tokens(step) * (op.heads.num_q / op.heads.num_kv), dim = op.heads.head_dim;
     const int64_t scratch_len = rows * dim + 2 * Partial::size(rows, dim) + rows;
     const Attention attention{op,
                               step,

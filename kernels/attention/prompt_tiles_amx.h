@@ -1,5 +1,4 @@
-// The rows of a prompt over a block of keys and values, by products of bf16 tiles. Included after simd_avx512.h and
-// tiles_amx.h.
+// The rows of a prompt over a block of keys and values, by products of bf16 tiles. Included after simd_amx.h.
 //
 // bf16 has 8 bits, so floats go in parts: the upper half, then that of what is left. Two parts make an f16 exactly, and
 // 16 bits of a query, of a weight or of a value of q8_0; a bf16 is one. The product of both rests is left out. So
@@ -10,152 +9,15 @@
 // and nothing crosses lanes. Every output is one chain over the keys: by 32, and of these product by product.
 #pragma once
 
-#include "attention/prefetch_simd.h"
+#include "attention/kv_parts_amx.h"
 #include "tables.h"
 
 namespace qwick::ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t kMostRows = 96, kMostDims = kMostPromptDims;
-constexpr int64_t kMostStrips = kMostRows / kTileSide;
-constexpr int64_t kSteps = kMostDims / kTileDepth, kBlockSteps = kBlockLen / kTileDepth;
-constexpr int64_t kHalf = kTileDepth / 2;
-constexpr int64_t kTilePair = 2 * kTileBytes;
-
-struct Q8Groups;  // KeyGroup or ValueGroup
-
-template <class Stored>
-constexpr KvFormat kFormat = KvFormat::f16;
-template <>
-constexpr KvFormat kFormat<Bf16> = KvFormat::bf16;
-template <>
-constexpr KvFormat kFormat<Q8Groups> = KvFormat::q8_0;
-
+constexpr int64_t kMostRows = 192, kMostStrips = kMostRows / kTileSide;
+constexpr int64_t kSteps = kMostPromptDims / kTileDepth;
 constexpr int kRowParts = 2;  // of a query or a weight
-template <class Stored>
-constexpr int kParts = kFormat<Stored> == KvFormat::bf16 ? 1 : 2;  // of a key or a value
-
-inline Vec upper_of(Vec v) {
-    return floats_of(both(bits_of(v), splat_ints(static_cast<int32_t>(0xffff0000))));
-}
-inline Ints pairs_of_upper(Vec low, Vec high) {
-    return _mm512_mask_mov_epi16(shift_right<16>(bits_of(low)), 0xaaaaaaaa, bits_of(high));
-}
-
-// Part p of `low` and `high` in pairs at out + p * to_next.
-template <int parts>
-inline void store_parts(Vec low, Vec high, char* out, int64_t to_next) {
-    store_ints(out, pairs_of_upper(low, high));
-    if constexpr (parts == 2) {
-        store_ints(out + to_next, pairs_of_upper(sub(low, upper_of(low)), sub(high, upper_of(high))));
-    }
-}
-
-// exp of each x <= 0, within 2^-22; 0 below -104, a NaN stays one. Half the instructions of exp_each.
-template <int N>
-inline void exp_each_below(Vec (&xs)[N]) {
-    constexpr float kRound = 3 << 22;  // added, leaves integers
-    Vec n[N], p[N];
-    const auto each = [](auto step) {
-#pragma GCC unroll 4
-        for (int i = 0; i < N; ++i) step(i);
-    };
-    each([&](int i) { xs[i] = max(splat(-120.0f), xs[i]); });
-    each([&](int i) { n[i] = sub(fma(xs[i], splat(1.44269504f), splat(kRound)), splat(kRound)); });
-    each([&](int i) { xs[i] = fnma(n[i], splat(0.693147181f), xs[i]); });
-    each([&](int i) { p[i] = fma(splat(8.290305734e-3f), xs[i], splat(4.189797491e-2f)); });
-    each([&](int i) { p[i] = fma(p[i], xs[i], splat(1.666763723e-1f)); });
-    each([&](int i) { p[i] = fma(p[i], xs[i], splat(4.999915063e-1f)); });
-    each([&](int i) { p[i] = fma(p[i], xs[i], splat(9.999997020e-1f)); });
-    each([&](int i) { p[i] = fma(p[i], xs[i], splat(1.0f)); });
-    each([&](int i) { xs[i] = _mm512_scalef_ps(p[i], n[i]); });
-}
-
-// --- keys and values of each format as floats
-
-template <class Stored>
-struct Keys {
-    const Stored* data;
-    int64_t head_dim;
-
-    const Stored* tile(int64_t t) const { return data + t * head_dim * kTileKeys; }
-    Vec load_dim(int64_t t, int64_t d) const { return load_stored(tile(t) + d * kTileKeys); }
-};
-
-inline Vec signed_half(Ints pairs, bool upper) {
-    return to_floats(shift_right_signed<16>(upper ? pairs : shift_left<16>(pairs)));
-}
-
-template <>
-struct Keys<Q8Groups> {
-    const KeyGroup* data;
-    int64_t head_dim;
-
-    const KeyGroup* tile(int64_t t) const { return data + t * (head_dim / kKvGroup); }
-    Vec load_dim(int64_t t, int64_t d) const {
-        const KeyGroup& group = tile(t)[d / kKvGroup];
-        const Ints pairs = load_signed_pairs(group.codes[d % kKvGroup / 2][0]);
-        return mul(signed_half(pairs, d % 2 != 0), load_f16(group.scales));
-    }
-};
-
-// Of 32 dimensions.
-template <class Stored>
-struct Values {
-    const Stored* data;
-
-    Values(const void* values, int64_t d) : data(static_cast<const Stored*>(values) + d * kBlockLen) {}
-    Vec load_key(int64_t half, int64_t j) const { return load_stored(data + (half * kBlockLen + j) * kTileDims); }
-};
-
-template <>
-struct Values<Q8Groups> {
-    const ValueGroup* data;
-    alignas(64) float scales[kBlockLen];
-
-    Values(const void* values, int64_t d) : data(static_cast<const ValueGroup*>(values) + d / kKvGroup) {
-        for (int64_t j = 0; j < kBlockLen; j += kLanes) store(scales + j, load_f16(data->scales + j));
-    }
-    Vec load_key(int64_t half, int64_t j) const {
-        return mul(signed_half(load_signed_pairs(data->codes[half][j / 2][0]), j % 2 != 0), splat(scales[j]));
-    }
-};
-
-// --- tiles, [step][part][2] of them
-
-// Keys of tiles t and t + 1.
-template <class Stored>
-void make_key_tiles(const Keys<Stored>& keys, int64_t t, const ReadAhead& read_ahead, char* out) {
-    for (int64_t n = 0; n < 2; ++n) {
-        const char* ahead = read_ahead.address_after(keys.tile(t + n));
-        const int64_t step_bytes = static_cast<const char*>(static_cast<const void*>(keys.tile(1))) -
-                                   static_cast<const char*>(static_cast<const void*>(keys.tile(0)));
-        for (int64_t at = 0; at < step_bytes; at += kLine) __builtin_prefetch(ahead + at, 0, 2);
-        for (int64_t d = 0; d < keys.head_dim; d += kTileDepth) {
-            char* tiles = out + d / kTileDepth * kParts<Stored> * kTilePair + n * kTileBytes;
-            for (int64_t i = 0; i < kHalf; ++i) {
-                const Vec low = keys.load_dim(t + n, d + i), high = keys.load_dim(t + n, d + kHalf + i);
-                store_parts<kParts<Stored>>(low, high, tiles + i * kTileRowBytes, kTilePair);
-            }
-        }
-    }
-}
-
-// 32 dimensions; keys out of everyone's sight are zeros.
-template <class Stored>
-void make_value_tiles(const Values<Stored>& values, int64_t most, char* out) {
-    const auto load_visible = [&](int64_t half, int64_t j) { return j < most ? values.load_key(half, j) : zero(); };
-    for (int64_t step = 0; step < kBlockSteps; ++step) {
-        for (int64_t n = 0; n < 2; ++n) {
-            char* tiles = out + step * kParts<Stored> * kTilePair + n * kTileBytes;
-            for (int64_t i = 0; i < kHalf; ++i) {
-                const int64_t j = step * kTileDepth + i;
-                store_parts<kParts<Stored>>(load_visible(n, j), load_visible(n, j + kHalf), tiles + i * kTileRowBytes,
-                                            kTilePair);
-            }
-        }
-    }
-}
 
 // --- products
 
@@ -222,6 +84,26 @@ inline void multiply_strips(const Strip* a, int64_t num_strips, const char* b, i
 
 // --- softmax
 
+// exp of each x <= 0, within 2^-22; 0 below -104, a NaN stays one. Half the instructions of exp_each.
+template <int N>
+inline void exp_each_below(Vec (&xs)[N]) {
+    constexpr float kRound = 3 << 22;  // added, leaves integers
+    Vec n[N], p[N];
+    const auto each = [](auto step) {
+#pragma GCC unroll 4
+        for (int i = 0; i < N; ++i) step(i);
+    };
+    each([&](int i) { xs[i] = max(splat(-120.0f), xs[i]); });
+    each([&](int i) { n[i] = sub(fma(xs[i], splat(1.44269504f), splat(kRound)), splat(kRound)); });
+    each([&](int i) { xs[i] = fnma(n[i], splat(0.693147181f), xs[i]); });
+    each([&](int i) { p[i] = fma(splat(8.290305734e-3f), xs[i], splat(4.189797491e-2f)); });
+    each([&](int i) { p[i] = fma(p[i], xs[i], splat(1.666763723e-1f)); });
+    each([&](int i) { p[i] = fma(p[i], xs[i], splat(4.999915063e-1f)); });
+    each([&](int i) { p[i] = fma(p[i], xs[i], splat(9.999997020e-1f)); });
+    each([&](int i) { p[i] = fma(p[i], xs[i], splat(1.0f)); });
+    each([&](int i) { xs[i] = _mm512_scalef_ps(p[i], n[i]); });
+}
+
 constexpr int64_t kWeightBytes = kRowParts * kBlockLen * 2;  // of a row: [part][64] bf16
 
 // `count` <= 16 rows of scores become weights exp(score - m), 0 after the visible ones. corrections: what acc must be
@@ -277,7 +159,7 @@ struct Workspace {
     alignas(64) char weights[kMostRows * kWeightBytes];
     alignas(64) float corrections[kMostStrips][kTileSide];
     // A last strip of fewer rows: tiles are whole, what lies behind a caller's rows is not ours.
-    alignas(64) float query[kTileSide * kMostDims], acc[kTileSide * kMostDims];
+    alignas(64) float query[kTileSide * kMostPromptDims], acc[kTileSide * kMostPromptDims];
 };
 
 // Rows that each see at least one key and at most `most`; count <= kMostRows. nothrow: else GCC would have the tiles

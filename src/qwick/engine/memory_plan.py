@@ -21,7 +21,7 @@ _STATM = Path("/proc/self/statm")
 # Of the kernels: rows whose logits are in memory at a time (sample/head.cpp), tokens of a prompt that share a pass over
 # the keys (attention/attention.cpp), decoded weights of a thread, weight of one item of work (linear/linear.cpp).
 _HEAD_ROWS = 64
-_GROUP_TOKENS = 24
+_GROUP_TOKENS = 48  # with AMX; 24 without
 _PANEL_BYTES = 4 * 16 * 512 * 2
 _PIECE_BYTES = 128 << 10
 
