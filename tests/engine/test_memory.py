@@ -224,6 +224,18 @@ def test_who_begins_alike_at_the_same_time_is_read_once(models, boundaries):
     assert together == [answers(engine_of(models, "native"), [request])[0] for request in asked]
 
 
+def test_a_beginning_that_many_share_is_remembered_though_other_places_follow_it_closely(models):
+    system = prompt(100, 1)
+    engine = engine_of(models, "q8_0", step_tokens=200)
+    for seed in range(3):
+        question = prompt(20, 2 + seed)
+        request = Request(system + question, GREEDY, (100, 110, 113, 117))
+        _, stats, _ = run(engine, request)
+        assert stats.cached_tokens == (100 if seed else 0)
+    _, stats, _ = run(engine, Request(system + question[:17] + prompt(9, 9), GREEDY))
+    assert stats.cached_tokens == 117
+
+
 def test_many_conversations_over_one_beginning_need_few_slots(models):
     """Twelve conversations of three turns on two slots; the answers are read at once with the next question."""
     system = prompt(90)

@@ -109,7 +109,7 @@ class Admission:
         found: list[PlannedRun] = []
         for run in planned:
             begin, num_tokens = run.sequence.num_cached, run.num_tokens
-            wanted = [place - begin for place in _within(run) if self._wants(run.sequence, place)]
+            wanted = [place - begin for place in self._worth(run)]
             if wanted and not transit:
                 num_tokens = wanted[-1]
             on_the_way = [after for after in wanted if after < num_tokens]
@@ -152,9 +152,17 @@ class Admission:
         assert all(s.slot is None and not s.pages for s in self.waiting), "a waiting sequence holds memory"
         self.memory.check([sequence.pages for sequence in under_way])
 
+    def _worth(self, run: PlannedRun) -> list[int]:
+        """Places within a run where a snapshot pays, beside those that are known and those before it in the run."""
+        found: list[int] = []
+        for place in _within(run):
+            is_apart = not found or place - found[-1] >= _least_gap(run.sequence, place)
+            if is_apart and self._wants(run.sequence, place):
+                found.append(place)
+        return found
+
     def _wants(self, sequence: Sequence, place: int) -> bool:
-        is_last = place == max(sequence.request.boundaries, default=0)
-        return self.memory.wants(sequence.prompt_ids, place, LEAST_TURN if is_last else LEAST_GAP)
+        return self.memory.wants(sequence.prompt_ids, place, _least_gap(sequence, place))
 
     def _will_be_spared(self, sequence: Sequence) -> bool:
         """Whether somebody is just reading what this prompt begins with, so that waiting saves reading it twice."""
@@ -182,6 +190,11 @@ class Admission:
 
 def _age(sequence: Sequence) -> int:
     return sequence.sequence_id
+
+
+def _least_gap(sequence: Sequence, place: int) -> int:
+    """Tokens that a snapshot there must save."""
+    return LEAST_TURN if place == max(sequence.request.boundaries, default=0) else LEAST_GAP
 
 
 def _within(run: PlannedRun) -> list[int]:
