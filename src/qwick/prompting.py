@@ -144,7 +144,7 @@ class Prompting:
             raise UsageError(
                 "there is nothing to score: neither the prompt, nor the choices, nor one of them may be empty"
             )
-        boundaries = (len(context),) if self._keeps else ()
+        boundaries = tuple(sorted({*asked.request.boundaries, len(context)})) if self._keeps else ()
         params = SamplingParams(temperature=0, max_tokens=1)
         return [Request((*context, *ids), params, boundaries, prompt_logprobs_from=len(context)) for ids in encoded]
 

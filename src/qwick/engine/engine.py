@@ -199,7 +199,7 @@ class Engine:
             started = perf_counter()
             batch = build(planned, self.model.rope)
             result = self._forward(batch)
-            choices = choose(wanted_rows(planned), result)
+            choices = self._sample(planned, result)
             for run in planned:
                 self._admission.save_snapshots(run)
             return self._commit(planned, choices, perf_counter() - started)
@@ -211,6 +211,10 @@ class Engine:
         if self._trial is None or self._trial.is_over:
             return self.model.forward(batch)
         return self._trial.run(self.model.forward, batch)
+
+    def _sample(self, planned: list[PlannedRun], result: Result) -> dict[int, Choice]:
+        """New token by sequence id, for the runs that reached their last known token; prompts' scores are noted."""
+        return choose(wanted_rows(planned), result)
 
     def _commit(self, planned: list[PlannedRun], choices: dict[int, Choice], seconds: float) -> list[Event]:
         """Write down what the step did; finished sequences give their memory back."""
