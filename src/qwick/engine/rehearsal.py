@@ -58,8 +58,7 @@ class Rehearsal:
         while sequence.num_behind:
             count = min(sequence.num_behind, self._config.step_tokens)
             (run,) = admission.with_snapshots([PlannedRun(sequence, count)])
-            for after, slot in run.snapshots:
-                admission.save(sequence, sequence.num_cached + after, slot)
-            sequence.num_cached += count
+            admission.save_snapshots(run)
+            sequence.num_cached += run.num_tokens
         admission.release(sequence)
         return Rehearsed(sequence.prompt_len, stats.cached_tokens, stats.miss, tuple(instead.tolist()))
