@@ -187,6 +187,14 @@ def table(outcomes: Sequence[Outcome], title: str) -> Iterator[str]:
         )
 
 
+def told(outcome: Outcome) -> dict[str, Any]:
+    """All but the answers' ids."""
+    found = asdict(outcome)
+    for reply in found["replies"]:
+        del reply["ids"]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -211,13 +219,13 @@ def main() -> None:
     sides: list[Side] = [] if options.peer is None else [Peer(options, tokenizer, vocab_size)]
     title = (
         f"{options.conversations} conversations × {options.turns} turns, {options.slots} slots, {options.threads} "
-        f"threads, {model.stem}; system prompt {options.system:,}, answers {options.answer} tokens"
+        f"threads, {model.stem}; system prompt {options.system:,}, answers {options.answer} tokens; "
+        f"history {options.history}"
     )
     outcomes: list[Outcome] = []
     for side in [*sides, Ours(options)]:
         outcomes.append(asyncio.run(run(side, script, options.threads)))
-        found = {"outcomes": [asdict(outcome) for outcome in outcomes]}
-        publish(options.out, options.name, list(table(outcomes, title)), found)
+        publish(options.out, options.name, list(table(outcomes, title)), {"outcomes": [told(o) for o in outcomes]})
 
 
 if __name__ == "__main__":

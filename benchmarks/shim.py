@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from qwick.async_llm import AsyncLLM
+from qwick.engine.request import Stats
 from qwick.opening import EngineOptions
 
 LARGEST_HEAD = 1 << 16
@@ -38,11 +39,12 @@ async def _complete(llm: AsyncLLM, asked: dict[str, Any], writer: asyncio.Stream
     boundaries = tuple(asked.get("boundaries", request.boundaries))
     sampling = replace(request.sampling, stop_token_ids=frozenset())
     ticket = llm.process.submit(replace(request, sampling=sampling, boundaries=boundaries))
-    while events := await ticket.events():
-        for event in events:
+    is_over, stats = False, Stats(len(prompt))
+    while not is_over:
+        for event in await ticket.events():
             said: dict[str, Any] = {"tokens": [event.token_id], "stop": False}
             writer.write(b"data: " + json.dumps(said).encode() + b"\n\n")
-        stats = events[-1].stats
+            is_over, stats = event.finish is not None, event.stats
     timings = {
         "cache_n": stats.cached_tokens,
         "prompt_n": len(prompt) - stats.cached_tokens,
