@@ -43,7 +43,8 @@ def test_a_hostile_load_stays_below_the_cap(room):
 
 
 def test_too_little_is_refused_with_what_it_would_take():
-    with pytest.raises(CapacityError, match=r"takes [\d,]+ MiB: weights \d+, program \d+, states \d+, scratch \d+, KV"):
+    parts = r"takes [\d,]+ MiB: weights \d+, program [\d,]+, states \d+, scratch \d+, KV"
+    with pytest.raises(CapacityError, match=parts):
         LLM("pocket", memory=resident_bytes() + 20 * MIB)
     with pytest.raises(CapacityError, match="its weights take"):
         LLM("pocket", memory=resident_bytes())

@@ -195,9 +195,9 @@ def test_the_command_killed_again_and_again_loses_and_repeats_nothing(folder: Pa
 
 def test_ctrl_c_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
     write(tmp_path / "in", [{"prompt": f"number {i}", "max_tokens": 40} for i in range(2000)])
-    process = subprocess.Popen(
-        command(tmp_path, folder, "--seed", "1"), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    # Tests that run in the background may have been told to ignore SIGINT, and so would their children.
+    hears = ["env", "--default-signal=INT", *command(tmp_path, folder, "--seed", "1")]
+    process = subprocess.Popen(hears, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not lines_done(tmp_path):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)

@@ -302,9 +302,9 @@ def test_the_child_ends_with_its_parent(folder, number):
 
         asyncio.run(run())
     """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    # Tests that run in the background may have been told to ignore SIGINT, and so would their children.
+    command = ["env", "--default-signal=INT", sys.executable, "-c", textwrap.dedent(script)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     child = os.pidfd_open(int(parent.stdout.readline()))
     parent.send_signal(number)
     parent.wait()
