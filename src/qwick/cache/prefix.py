@@ -114,7 +114,7 @@ class PrefixMemory:
         self._pool = PagePool(num_pages)
         self.remembers = remembers
         self._trie: Trie[Snapshot] = Trie()
-        self._alive: set[Node[Snapshot]] = set()
+        self._alive: dict[Node[Snapshot], None] = {}  # oldest first: of equal credit, the older one is forgotten
         self._ghosts: OrderedDict[Node[Snapshot], None] = OrderedDict()
         self._in_use: Counter[int] = Counter()  # pages of sequences under way
         self._clock = 0.0
@@ -222,14 +222,9 @@ class PrefixMemory:
         node.value = Snapshot(len(token_ids), held, [], self._clock)  # not yet alive: it is not forgotten for itself
         node.value.state = self._take(self._spec.state_pages, in_use=False)
         self._pool.share(held)
-        self._alive.add(node)
+        self._alive[node] = None
         self.num_taken += 1
         return node.value.state
-
-    def forget_all(self) -> None:
-        """Drop every snapshot."""
-        while self._alive:
-            self._forget(next(iter(self._alive)))
 
     def check(self, under_way: Iterable[Sequence[int]]) -> None:
         """Invariants, between two steps: each page is free or held by those who say so, and the trie has no waste."""
@@ -286,7 +281,7 @@ class PrefixMemory:
         snapshot = node.value
         assert snapshot is not None
         self._clock = max(self._clock, self._credit(node))
-        self._alive.remove(node)
+        del self._alive[node]
         self._pool.give_back(snapshot.pages)
         self._pool.give_back(snapshot.state)
         snapshot.pages, snapshot.state = [], []
