@@ -145,6 +145,15 @@ void bind_heads(nb::module_& m) {
         .def(nb::init<int64_t, int64_t, int64_t, int64_t>(), "num_k"_a, "num_v"_a, "k_dim"_a, "v_dim"_a);
 }
 
+// `work` on the open cache, with the pool and without the GIL.
+template <class Work>
+void in_cache(Runtime& r, Work work) {
+    const nb::gil_scoped_release no_gil;
+    const std::lock_guard<std::mutex> lock(r.running);
+    const PoolRun pool_run(r.pool, r.threads);
+    work(r.opened_cache());
+}
+
 void bind_runtime(nb::module_& m) {
     nb::class_<Runtime>(m, "Runtime")
         .def(nb::init<const std::string&, int, int, size_t>(), "isa"_a, "threads"_a, "threads_batch"_a,
@@ -191,37 +200,25 @@ void bind_runtime(nb::module_& m) {
         .def(
             "copy_slot",
             [](Runtime& r, int64_t source, int64_t target) {
-                const nb::gil_scoped_release no_gil;
-                const std::lock_guard<std::mutex> lock(r.running);
-                const PoolRun pool_run(r.pool, r.threads);
-                r.opened_cache().copy_slot(source, target, r.pool);
+                in_cache(r, [&](Cache& cache) { cache.copy_slot(source, target, r.pool); });
             },
             "source"_a, "target"_a)
         .def(
             "copy_page",
             [](Runtime& r, int64_t source, int64_t target) {
-                const nb::gil_scoped_release no_gil;
-                const std::lock_guard<std::mutex> lock(r.running);
-                const PoolRun pool_run(r.pool, r.threads);
-                r.opened_cache().copy_page(source, target, r.pool);
+                in_cache(r, [&](Cache& cache) { cache.copy_page(source, target, r.pool); });
             },
             "source"_a, "target"_a)
         .def(
             "save_state",
             [](Runtime& r, int64_t slot, const std::vector<int64_t>& pages) {
-                const nb::gil_scoped_release no_gil;
-                const std::lock_guard<std::mutex> lock(r.running);
-                const PoolRun pool_run(r.pool, r.threads);
-                r.opened_cache().save_state(slot, pages, r.pool);
+                in_cache(r, [&](Cache& cache) { cache.save_state(slot, pages, r.pool); });
             },
             "slot"_a, "pages"_a)
         .def(
             "load_state",
             [](Runtime& r, const std::vector<int64_t>& pages, int64_t slot) {
-                const nb::gil_scoped_release no_gil;
-                const std::lock_guard<std::mutex> lock(r.running);
-                const PoolRun pool_run(r.pool, r.threads);
-                r.opened_cache().load_state(pages, slot, r.pool);
+                in_cache(r, [&](Cache& cache) { cache.load_state(pages, slot, r.pool); });
             },
             "pages"_a, "slot"_a);
 }

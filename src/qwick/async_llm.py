@@ -213,10 +213,7 @@ class AsyncLLM:
         messages: Sequence[Message] = (),
         think: bool = False,
     ) -> Scores:
-        """How likely each of `choices` follows `prompt`, or begins the answer to `messages`.
-
-        A choice is encoded alone: where words begin with a space, so do choices. Raises as `generate` and `chat` do.
-        """
+        """How likely each of `choices` follows `prompt`, or begins the answer to `messages`; see LLM.score."""
         asking = partial(self.prompting.scorings, prompt, messages, think, choices)
         requests = await asyncio.get_running_loop().run_in_executor(self._texts, asking)
         tickets = [self.process.submit(request) for request in requests]

@@ -102,7 +102,10 @@ class Memory(RuleBasedStateMachine):
     def teardown(self):
         for _, pages in self.under_way:
             self.memory.release(pages)
-        self.memory.forget_all()
+        everything: list[int] = []
+        assert self.memory.grow(everything, self.memory.num_pages * PAGE)
+        assert self.memory.num_snapshots == 0
+        self.memory.release(everything)
         assert self.memory.num_free == self.memory.num_pages
 
 

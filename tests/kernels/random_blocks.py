@@ -25,3 +25,14 @@ def random_blocks(rng, format: Format, rows: int, cols: int, *, tame: bool = Fal
         exponents = blocks[..., 0]
         blocks[..., 0] = 120 + exponents % 4 if tame else np.clip(exponents, 2, 250)
     return blocks.reshape(rows, -1)
+
+
+def rows_with_a_nan(format):
+    """16 x 512, of blocks or in bf16; row 3 has a NaN among its last values, or for the scale of its last block."""
+    if format.is_blocks:
+        rows = random_blocks(np.random.default_rng(4), format, 16, 512)
+        rows[3, -format.block_bytes : -format.block_bytes + 2] = (0x00, 0x7E)
+    else:
+        rows = np.full((16, 512), 0x3F80, np.uint16)
+        rows[3, 400] = 0x7FC0
+    return rows

@@ -8,7 +8,7 @@ from qwick._kernels import leaves
 from qwick.formats import BF16, FORMATS, Q4_K, Q8_0
 from qwick.ops.native import NativeBackend, decode
 from tests.kernels.conftest import runnable
-from tests.kernels.random_blocks import random_blocks
+from tests.kernels.random_blocks import random_blocks, rows_with_a_nan
 from tests.kernels.test_panels import ROUNDED, panels_of
 
 SIDE, DEPTH = 16, 32  # of a tile
@@ -145,12 +145,7 @@ def test_what_is_not_finite_reaches_its_row_and_its_column_only(bad):
 
 @pytest.mark.parametrize("format", [Q8_0, Q4_K, BF16], ids=str)
 def test_a_scale_that_is_not_finite_poisons_its_row(format):
-    if format is BF16:
-        rows = np.full((16, 512), 0x3F80, np.uint16)
-        rows[3, 400] = 0x7FC0
-    else:
-        rows = random_blocks(np.random.default_rng(4), format, 16, 512)
-        rows[3, -format.block_bytes : -format.block_bytes + 2] = (0x00, 0x7E)
+    rows = rows_with_a_nan(format)
     tensor = NativeBackend(1).add_matrix("w", (16, 512), format, [(0, rows)], format)
     panel, _ = leaves.decode_panel("amx", tensor, 0, 0, 512)
     np.testing.assert_array_equal(np.isfinite(values(panel)).all(axis=0), np.arange(16) != 3)

@@ -9,7 +9,7 @@ from qwick.ops.contract import Role
 from qwick.ops.native import NativeBackend, decode
 from qwick.ops.product import Product
 from tests.kernels.conftest import runnable
-from tests.kernels.random_blocks import random_blocks
+from tests.kernels.random_blocks import random_blocks, rows_with_a_nan
 
 DEPTH, TOP = 512, 2047
 ROUNDED = [name for name in FORMATS if name != "f32"]
@@ -106,12 +106,7 @@ def test_wild_panels_are_the_same_everywhere(isa, name):
 
 @pytest.mark.parametrize("format", [Q8_0, Q4_K, BF16], ids=str)
 def test_a_scale_that_is_not_finite_poisons_its_row(isa, format):
-    if format is BF16:
-        rows = np.full((16, 512), 0x3F80, np.uint16)
-        rows[3, 400] = 0x7FC0
-    else:
-        rows = random_blocks(np.random.default_rng(4), format, 16, 512)
-        rows[3, -format.block_bytes : -format.block_bytes + 2] = (0x00, 0x7E)
+    rows = rows_with_a_nan(format)
     tensor = NativeBackend(1).add_matrix("w", (16, 512), format, [(0, rows)], format)
     codes, scales = panel = leaves.decode_panel(isa, tensor, 0, 0, 512)
     np.testing.assert_array_equal(np.isnan(scales), np.arange(16) == 3)

@@ -29,13 +29,6 @@ class Node(Generic[T]):
             node = node.parent
         return np.concatenate(edges[::-1])
 
-    def above(self) -> "Node[T] | None":
-        """The nearest node on the way to the root that has a value."""
-        node = self.parent
-        while node is not None and node.value is None:
-            node = node.parent
-        return node
-
 
 class Trie(Generic[T]):
     """No node but the root is without a value and with fewer than two children: as many nodes as twice the values."""

@@ -7,7 +7,7 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
@@ -146,22 +146,10 @@ class MachineFlags:
         """The model in memory; a bar shows the loading on a terminal. `cache_memory`: when the flag is left out."""
         from qwick.llm import LLM
 
-        options = self.engine_options(max_sequences=1, cache_memory=cache_memory)
+        options = asdict(self.engine_options(max_sequences=1, cache_memory=cache_memory))
+        del options["memory_elsewhere"]  # of an engine in a process of its own
         with loading_bar(f"loading {model}") as progress:
-            llm = LLM(
-                model,
-                format=options.format,
-                threads=options.threads,
-                threads_batch=options.threads_batch,
-                context_len=options.context_len,
-                yarn=options.yarn,
-                kv_format=options.kv_format,
-                lock_memory=options.lock_memory,
-                cache_memory=options.cache_memory,
-                memory=options.memory,
-                pack_cache=options.pack_cache,
-                progress=progress,
-            )
+            llm = LLM(model, **options, progress=progress)
         tell_memory(llm.memory)
         return llm
 
