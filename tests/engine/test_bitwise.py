@@ -22,6 +22,7 @@ from tests.instruction_sets import ISAS
 
 EXAMPLES = settings(max_examples=12, deadline=None)
 MOST_THREADS = 3
+MOST_STEPS = 2000  # seen in 800 examples: 121
 COMMON = prompt(70, 9)
 # Three prompts that part inside a page, one that is the beginning of another, one of its own.
 PROMPTS = [COMMON + prompt(30, 1), COMMON + prompt(75, 2), COMMON + prompt(9, 3), COMMON[:50], prompt(40, 4)]
@@ -57,6 +58,7 @@ class Watched:
     def __init__(self, model, config):
         self.engine = Engine(model, config)
         self.rows = {}
+        self.steps = 0
         sample = self.engine._sample
 
         def watch(planned, result):
@@ -68,6 +70,8 @@ class Watched:
         self.engine._sample = watch
 
     def step(self):
+        self.steps += 1
+        assert self.steps < MOST_STEPS, "the engine has work and gets nowhere"
         if self.engine.has_work:
             self.engine.step()
         else:

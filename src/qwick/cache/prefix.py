@@ -89,18 +89,20 @@ class Match:
         return None if self.node is None else self.node.value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
-    """Memory of a new sequence: its pages, and what to copy before the first step (then call `settle`).
+    """Memory of a new sequence: its pages, and what to copy before anything else happens, in this order.
 
-    partial  a page whose content belongs into pages[partial_index]; None: nothing to copy
     state    pages to load the recurrent state from; () starts from nothing
+    partial  a page whose content belongs into pages[partial_index]; None: nothing to copy
+
+    Both may be among `pages` already: the snapshot itself may have made room.
     """
 
     pages: list[int]
+    state: tuple[int, ...] = ()
     partial: int | None = None
     partial_index: int = 0
-    state: tuple[int, ...] = ()
 
 
 class PrefixMemory:
@@ -162,25 +164,20 @@ class PrefixMemory:
         snapshot, page_len = match.snapshot, self._spec.shape.page_len
         num_whole = match.length // page_len
         shared = snapshot.pages[:num_whole] if snapshot else []
-        partial = snapshot.pages[num_whole] if snapshot and match.length % page_len else None
-        guarded = [*(snapshot.state if snapshot else ()), *([] if partial is None else [partial])]
         num_new = self._spec.pages_for(num_tokens) - num_whole
-        occupied = len(self._in_use.keys() | set(shared) | set(guarded))
-        if num_new > self.num_pages - occupied:
+        if num_new > self.num_pages - len(self._in_use.keys() | set(shared)):
             return None
         self._pool.share(shared)
-        self._pool.share(guarded)
         self._in_use.update(shared)
-        if snapshot is not None:
-            snapshot.used = self._clock
-        state = tuple(snapshot.state) if snapshot else ()  # taken down before the snapshot may make room itself
-        return Opened(shared + self._take(num_new), partial, num_whole, state)
-
-    def settle(self, opened: Opened) -> None:
-        """What `opened` had to copy has been copied."""
-        self._pool.give_back(opened.state)
-        if opened.partial is not None:
-            self._pool.give_back([opened.partial])
+        if snapshot is None:
+            return Opened(self._take(num_new))
+        snapshot.used = self._clock
+        # Taken down before the snapshot may make room itself: then who goes on from it needs no more than its length.
+        state, partial = tuple(snapshot.state), snapshot.pages[num_whole:]
+        opened = Opened(shared + self._take(num_new), state)
+        if partial and partial[0] != opened.pages[num_whole]:
+            opened.partial, opened.partial_index = partial[0], num_whole
+        return opened
 
     def grow(self, pages: list[int], num_tokens: int) -> bool:
         """Make a sequence's pages enough for `num_tokens` tokens. False while those under way hold too much."""

@@ -77,11 +77,10 @@ class Admission:
         if opened is None:
             return False
         sequence.slot, sequence.pages, sequence.num_cached = self.slots.take(), opened.pages, match.length
-        if opened.partial is not None:
-            self._backend.copy_page(opened.partial, opened.pages[opened.partial_index])
         if opened.state:
             self._backend.load_state(opened.state, sequence.slot)
-        self.memory.settle(opened)
+        if opened.partial is not None:
+            self._backend.copy_page(opened.partial, opened.pages[opened.partial_index])
         sequence.snapshots = []
         sequence.want_snapshots(sequence.request.boundaries)
         if match.length + LEAST_GAP <= match.num_common < sequence.prompt_len:
