@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # oneDNN's AMX code dies with SIGILL on some virtual machines; it reads this at the import of torch, which comes later.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
@@ -12,9 +12,11 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# No deadline: the machines are shared and small. The same examples in CI every time, new ones on a developer's machine.
-settings.register_profile("qwick", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# Nothing depends on time: the machines are shared and small. The same examples in CI every time, new ones on a
+# developer's machine.
+_UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("qwick", _UNTIMED)
+settings.register_profile("ci", _UNTIMED, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "qwick")
 
 
