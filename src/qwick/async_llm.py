@@ -7,13 +7,13 @@
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from qwick.engine.memory_plan import resident_bytes
 from qwick.engine.process import HANG_SECONDS, EngineProcess
@@ -27,14 +27,15 @@ from qwick.opening import EngineOptions
 from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions, Scores
 from qwick.store import POCKET, find_model
 from qwick.streams import Completion, GrowingAnswer
-from qwick.text.segments import Kind, Segment
+from qwick.text.segments import AnySegment, Kind
+from qwick.text.tools import ToolChoice, checked_tools
 
 T = TypeVar("T")
 _CHILD = "qwick.engine_child"
 
 
 class AsyncStream(AsyncIterator[str]):
-    """The pieces of one answer's text; `segments` gives the reasoning too. Nothing happens before the first is wanted.
+    """The pieces of one answer's text; `segments` gives reasoning and tool calls too. It begins when one is wanted.
 
     Dropping it, `close`, and cancelling the task that waits for a piece all end the generation within a step; `stop`
     ends it with what there is as the completion. Raises what `LLM.chat` does, and EngineError when the engine failed.
@@ -52,8 +53,11 @@ class AsyncStream(AsyncIterator[str]):
                 return segment.text
         raise StopAsyncIteration
 
-    async def segments(self) -> AsyncIterator[Segment]:
-        """The pieces with their kinds, reasoning first. Each piece comes once, here or by iterating the stream."""
+    async def segments(self) -> AsyncIterator[AnySegment]:
+        """The pieces with their kinds, reasoning first, and tool calls as they grow (CallSegment).
+
+        Each piece comes once, here or by iterating the stream.
+        """
         while (segment := await self._next()) is not None:
             yield segment
 
@@ -78,7 +82,7 @@ class AsyncStream(AsyncIterator[str]):
         if self._ticket is not None:
             self._ticket.cancel()
 
-    async def _next(self) -> Segment | None:
+    async def _next(self) -> AnySegment | None:
         growing, ticket = await self._start()
         while not growing.waiting:
             if growing.completion is not None:
@@ -197,13 +201,21 @@ class AsyncLLM:
         messages: Sequence[Message],
         *,
         think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncStream:
         """Answer `messages` by the model's chat template; see LLM.chat. `logprobs`: as in `generate`."""
         prompting = self.prompting
-        return self._stream(lambda: prompting.chat(messages, think, stop, sampling).scored(logprobs))
+
+        def ask() -> Asked:
+            wanted = checked_tools(tools, tool_choice, parallel=parallel_tool_calls)
+            return prompting.chat(messages, think, stop, sampling, wanted).scored(logprobs)
+
+        return self._stream(ask)
 
     async def score(
         self,
@@ -224,7 +236,13 @@ class AsyncLLM:
                 ticket.cancel()
         return Scores.of(choices, ((event.prompt_scored or (), event.stats) for event in events))
 
-    def remember(self, messages: Sequence[Message], *, think: bool | None = None) -> None:
+    def remember(
+        self,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Have a chat that ends with an answer read as history when nothing else is to do; see LLM.remember."""
         prompting, process = self.prompting, self.process
 
@@ -232,7 +250,7 @@ class AsyncLLM:
             if not history.cancelled() and history.exception() is None and (request := history.result()):
                 process.remember(request)
 
-        asking = partial(prompting.history, messages, think)
+        asking = partial(prompting.history, messages, think, checked_tools(tools))
         asyncio.get_running_loop().run_in_executor(self._texts, asking).add_done_callback(told)
 
     @property

@@ -4,10 +4,10 @@
 ...     print(llm.chat([{"role": "user", "content": "What is 17 + 25?"}]).text)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, Self, Unpack, cast, overload
+from typing import Any, Literal, Self, Unpack, cast, overload
 
 from qwick.model.source import LoadProgress, open_source
 from qwick.opening import EngineOptions, open_engine
@@ -16,6 +16,7 @@ from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions, 
 from qwick.store import POCKET, find_model
 from qwick.streams import Completion, Stream, Streams
 from qwick.text.answer import Answer
+from qwick.text.tools import ToolChoice, checked_tools
 
 
 class LLM:
@@ -135,6 +136,9 @@ class LLM:
         messages: Sequence[Message],
         *,
         think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         stop: str | Sequence[str] = (),
         **sampling: Unpack[SamplingOptions],
@@ -146,6 +150,9 @@ class LLM:
         messages: Sequence[Message],
         *,
         think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         stream: Literal[True],
         stop: str | Sequence[str] = (),
         **sampling: Unpack[SamplingOptions],
@@ -156,6 +163,9 @@ class LLM:
         messages: Sequence[Message],
         *,
         think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         stream: bool = False,
         stop: str | Sequence[str] = (),
         **sampling: Unpack[SamplingOptions],
@@ -164,8 +174,15 @@ class LLM:
 
         `think`: whether the model reasons first; None: the default of this model. `stop` is looked for in the answer's
         text, not in its reasoning. Raises TemplateError.
+
+        tools        {"type": "function", "function": {"name", "description", "parameters": JSON schema}}: the model may
+                     call them (`Completion.tool_calls`); messages of earlier calls and results are OpenAI's
+        tool_choice  auto; none; required, or {"type": "function", "function": {"name": …}}: a call begins the answer,
+                     without thinking
+        parallel_tool_calls  whether there may be several; False: the answer ends behind the first
         """
-        answer = self._start(self.prompting.chat(messages, think, stop, sampling))
+        wanted = checked_tools(tools, tool_choice, parallel=parallel_tool_calls)
+        answer = self._start(self.prompting.chat(messages, think, stop, sampling, wanted))
         return answer if stream else answer.completion
 
     def score(
@@ -184,12 +201,18 @@ class LLM:
         streams = [self._start(Asked(request, Answer(self.tokenizer.token_bytes))) for request in requests]
         return Scores.of(choices, [(c.prompt_scored, c.stats) for c in (stream.completion for stream in streams)])
 
-    def remember(self, messages: Sequence[Message], *, think: bool | None = None) -> None:
+    def remember(
+        self,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Have a chat that ends with an answer read as history by `idle`: the next turn then reads only its question.
 
         Without `cache_memory`, or where the template takes no next turn, nothing happens.
         """
-        history = self.prompting.history(messages, think)
+        history = self.prompting.history(messages, think, checked_tools(tools))
         if history is not None:
             self._streams.remember(history)
 

@@ -3,6 +3,7 @@
 The manner of a model is its chat template, its tokenizer, and the sampling that its files or its card advise.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypedDict
 from qwick import pocket
 from qwick.describe import sampling_advice
 from qwick.engine.request import Request, Stats
-from qwick.errors import QwickError, UsageError
+from qwick.errors import QwickError, TemplateError, UsageError
 from qwick.model.source import Source
 from qwick.sampling.defaults import with_defaults
 from qwick.sampling.logprobs import Scored
@@ -21,6 +22,8 @@ from qwick.text.chat_template import ChatTemplate
 from qwick.text.quoting import Piece
 from qwick.text.segments import Segments
 from qwick.text.tokenizer import Tokenizer
+from qwick.text.tool_calls import ToolCalls
+from qwick.text.tools import NO_TOOLS, Tools, with_read_arguments
 from qwick.text.turns import message_starts, next_turn, unshared_len
 
 Message = Mapping[str, Any]
@@ -119,16 +122,29 @@ class Prompting:
         return Asked(Request(tuple(ids), params, boundaries), self._answer(stop, None))
 
     def chat(
-        self, messages: Sequence[Message], think: bool | None, stop: str | Sequence[str], sampling: SamplingOptions
+        self,
+        messages: Sequence[Message],
+        think: bool | None,
+        stop: str | Sequence[str],
+        sampling: SamplingOptions,
+        tools: Tools = NO_TOOLS,
     ) -> Asked:
-        """By the chat template. `think` None: as the model does by default. Raises TemplateError."""
-        think = self.thinks_by_default if think is None else think
-        params = self.params(sampling, think=think)
-        pieces = self._render(messages, think)
+        """By the chat template. `think` None: as the model does by default, but not before a call that is forced.
+
+        Raises TemplateError, and UsageError for a thought before such a call.
+        """
+        if tools.forced and think:
+            raise UsageError("a call that tool_choice requires begins the answer; ask without thinking, or with auto")
+        think = self.thinks_by_default and not tools.forced if think is None else think
+        params = self.params(self._without_calls(sampling) if tools.forbidden else sampling, think=think)
+        pieces = self._render(messages, think, tools)
+        segments: Segments | ToolCalls = Segments("".join(piece.text for piece in pieces))
+        if tools.may_call:
+            segments = ToolCalls(tools, segments)
+        pieces += self._pieces(tools.forced)
         ids = self.tokenizer.encode_pieces(pieces)
-        boundaries = self._boundaries(messages, think, pieces, ids) if self._keeps else ()
-        segments = Segments("".join(piece.text for piece in pieces))
-        return Asked(Request(tuple(ids), params, boundaries), self._answer(stop, segments))
+        boundaries = self._boundaries(messages, think, tools, pieces, ids) if self._keeps else ()
+        return Asked(Request(tuple(ids), params, boundaries), self._answer(stop, segments, tools.forced))
 
     def scorings(
         self, prompt: Prompt | None, messages: Sequence[Message], think: bool, choices: Iterable[str]
@@ -148,7 +164,7 @@ class Prompting:
         params = SamplingParams(temperature=0, max_tokens=1)
         return [Request((*context, *ids), params, boundaries, prompt_logprobs_from=len(context)) for ids in encoded]
 
-    def history(self, messages: Sequence[Message], think: bool | None) -> Request | None:
+    def history(self, messages: Sequence[Message], think: bool | None, tools: Tools = NO_TOOLS) -> Request | None:
         """A chat that ends with an answer, as the next turn's prompt will begin: to be read only.
 
         None without `keeps`, and where the template takes no next turn or does not begin it as a message of its own.
@@ -159,7 +175,7 @@ class Prompting:
         try:
             # Templates write an answer's reasoning before a tool's result, not before another question.
             role = "tool" if messages and messages[-1].get("tool_calls") else "user"
-            pieces = self._render([*messages, {"role": role, "content": "x"}], think)
+            pieces = self._render([*messages, {"role": role, "content": "x"}], think, tools)
         except QwickError:
             return None
         ids = self.tokenizer.encode_pieces(pieces)
@@ -178,20 +194,38 @@ class Prompting:
         """End what renders templates of unknown origin. Idempotent."""
         self.template.close()
 
-    def _render(self, messages: Sequence[Message], think: bool) -> tuple[Piece, ...]:
-        return self.template.render(messages, think=think, control_tokens=self.tokenizer.added_tokens)
+    def _render(self, messages: Sequence[Message], think: bool, tools: Tools) -> tuple[Piece, ...]:
+        if tools.offered and not self.template.takes_tools:
+            raise TemplateError("the chat template of this model has no place for tools; ask without them")
+        messages = with_read_arguments(messages)
+        control_tokens = self.tokenizer.added_tokens
+        return self.template.render(messages, think=think, control_tokens=control_tokens, tools=tools.offered)
+
+    def _pieces(self, forced: str) -> tuple[Piece, ...]:
+        """The beginning of a call, as a prompt goes on with it."""
+        tag = "<tool_call>"
+        if not forced.startswith(tag) or tag not in self.tokenizer.added_tokens:
+            return (Piece(forced, False),) if forced else ()
+        return Piece(tag, True), Piece(forced.removeprefix(tag), False)
+
+    def _without_calls(self, sampling: SamplingOptions) -> SamplingOptions:
+        """The token that begins a call is forbidden, so that the tools may stand in the prompt as they did before."""
+        tag = self.tokenizer.added_tokens.get("<tool_call>")
+        if tag is None or tag >= self.config.vocab_size:
+            return sampling
+        return {**sampling, "logit_bias": {**(sampling.get("logit_bias") or {}), tag: -math.inf}}
 
     def _boundaries(
-        self, messages: Sequence[Message], think: bool, pieces: Sequence[Piece], ids: Sequence[int]
+        self, messages: Sequence[Message], think: bool, tools: Tools, pieces: Sequence[Piece], ids: Sequence[int]
     ) -> tuple[int, ...]:
         """Where messages begin, and up to where the next turn's prompt will be the same."""
         encode = self.tokenizer.encode_pieces
         starts = message_starts(pieces, ids, encode)
         try:
-            shared = len(ids) - unshared_len(pieces, self._render(next_turn(messages), think), encode)
+            shared = len(ids) - unshared_len(pieces, self._render(next_turn(messages), think, tools), encode)
         except QwickError:
             return starts
         return tuple(sorted({*starts, shared} - {0}))
 
-    def _answer(self, stop: str | Sequence[str], segments: Segments | None) -> Answer:
-        return Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments)
+    def _answer(self, stop: str | Sequence[str], segments: Segments | ToolCalls | None, begun: str = "") -> Answer:
+        return Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments, begun)

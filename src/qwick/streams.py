@@ -4,31 +4,36 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from qwick.engine.engine import Engine
 from qwick.engine.request import Event, Finish, Request, Stats
 from qwick.errors import UsageError
 from qwick.sampling.logprobs import Scored
 from qwick.text.answer import Answer
-from qwick.text.segments import Kind, Segment
+from qwick.text.segments import AnySegment, Kind
+from qwick.text.tool_calls import ToolCall
+
+Ending: TypeAlias = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """An answer that has ended. `token_ids` holds every generated id, the stop token too; `text` ends before the stop.
 
-    `reasoning` is what a model that thinks wrote before it; a raw prompt's continuation is `text` only. `scored` and
+    `reasoning` is what a model that thinks wrote before it; a raw prompt's continuation is `text` only. `tool_calls`
+    are the calls it made, if tools were offered; finish_reason is `tool_calls` when there are some. `scored` and
     `prompt_scored` are log-probabilities (sampling/logprobs.py) of token_ids and of the prompt's, if asked for.
     """
 
     text: str
     token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length", "cancelled"]
+    finish_reason: Literal["stop", "length", "tool_calls", "cancelled"]
     stats: Stats
     reasoning: str = ""
     scored: tuple[Scored, ...] = ()
     prompt_scored: tuple[Scored, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class GrowingAnswer:
@@ -39,7 +44,7 @@ class GrowingAnswer:
     """
 
     def __init__(self, answer: Answer, prompt_tokens: int) -> None:
-        self.waiting: deque[Segment] = deque()
+        self.waiting: deque[AnySegment] = deque()
         self.completion: Completion | None = None
         self._answer = answer
         self._token_ids: list[int] = []
@@ -62,23 +67,24 @@ class GrowingAnswer:
         self.end("stop" if self._answer.stopped or event.finish == Finish.STOP else "length")
         return event.finish is None
 
-    def end(self, reason: Literal["stop", "length", "cancelled"]) -> None:
+    def end(self, reason: Ending) -> None:
         """No more tokens come."""
         answer = self._answer
-        self.waiting += answer.finish()
+        self.waiting += answer.finish(cut=reason != "stop")
         self.completion = Completion(
             answer.text,
             tuple(self._token_ids),
-            reason,
+            "tool_calls" if reason == "stop" and answer.tool_calls else reason,
             self._stats,
             answer.reasoning,
             tuple(self._scored),
             self._prompt_scored,
+            answer.tool_calls,
         )
 
 
 class Stream(Iterator[str]):
-    """The pieces of one answer's text, as soon as they are certain; `segments` gives the reasoning too.
+    """The pieces of one answer's text, as soon as they are certain; `segments` gives reasoning and tool calls too.
 
     Dropping it, or `close`, ends the generation; `stop` ends it with what there is as the completion.
     """
@@ -90,13 +96,16 @@ class Stream(Iterator[str]):
         self._sequence_id = streams.add(self, request)
 
     def __next__(self) -> str:
-        for kind, text in self.segments():
-            if kind is Kind.CONTENT:
-                return text
+        for segment in self.segments():
+            if segment.kind is Kind.CONTENT:
+                return segment.text
         raise StopIteration
 
-    def segments(self) -> Iterator[Segment]:
-        """The pieces with their kinds, reasoning first. Each piece comes once, here or by iterating the stream."""
+    def segments(self) -> Iterator[AnySegment]:
+        """The pieces with their kinds, reasoning first, and tool calls as they grow (CallSegment).
+
+        Each piece comes once, here or by iterating the stream.
+        """
         growing = self._growing
         while growing.waiting or growing.completion is None:
             if growing.waiting:

@@ -34,7 +34,9 @@ def split(prompt: str, pieces: Iterable[str]) -> list[Segment]:
 
 def joined(segments: Iterable[Segment]) -> tuple[str, str]:
     segments = list(segments)
-    reasoning, content = ("".join(text for kind, text in segments if kind is wanted) for wanted in Kind)
+    reasoning, content = (
+        "".join(text for kind, text in segments if kind is wanted) for wanted in (Kind.REASONING, Kind.CONTENT)
+    )
     return reasoning, content
 
 

@@ -9,7 +9,7 @@ import typer
 from qwick.cli.terminal import harmless, has_colours, is_terminal
 
 if TYPE_CHECKING:
-    from qwick.text.segments import Segment
+    from qwick.text.segments import AnySegment
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -29,17 +29,17 @@ class AnswerWriter:
         self._thinking = False
         self._last = ""
 
-    def write(self, segments: "Iterable[Segment]") -> None:
+    def write(self, segments: "Iterable[AnySegment]") -> None:
         """All of them; what was begun is ended also when the generation is broken off."""
         from qwick.text.segments import Kind
 
         try:
-            for kind, text in segments:
-                if kind is Kind.REASONING:
-                    self._think(text)
+            for segment in segments:
+                if segment.kind is Kind.REASONING:
+                    self._think(segment.text)
                 else:
                     self._stop_thinking("\n\n")
-                    self._say(text)
+                    self._say(segment.text)
         finally:
             self._stop_thinking("\n")
         if not self._last.endswith("\n"):

@@ -105,6 +105,11 @@ class ChatTemplate:
         """Whether the template lets the caller choose."""
         return "enable_thinking" in self.source
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the template shows tools to the model."""
+        return "tools" in self.source and self.source != CHATML
+
     def thinks_by_default(self, hidden_size: int) -> bool:
         """Whether the model with this hidden size thinks when the caller does not say."""
         return self.can_think and OFFICIAL.get(self.sha256, hidden_size >= THINKING_HIDDEN_SIZE)

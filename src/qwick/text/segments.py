@@ -4,8 +4,9 @@ They write `<think>\\nreasoning\\n</think>\\n\\ncontent`. Of an earlier answer t
 before `</think>`, without line breaks around it; as the content what follows, without leading line breaks.
 """
 
+from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -15,13 +16,34 @@ class Kind(StrEnum):
 
     REASONING = "reasoning"
     CONTENT = "content"
+    CALL = "tool_call"  # begins
+    ARGUMENTS = "arguments"
+    CALL_END = "tool_call_end"
 
 
 class Segment(NamedTuple):
-    """A stretch of an answer, of one kind; never empty."""
+    """A stretch of an answer, reasoning or content; never empty."""
 
     kind: Kind
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallSegment:
+    """A tool call begins, its arguments grow by `text` (joined, one JSON object), or it has ended.
+
+    index  of the call in the answer: 0, 1, …
+    id     of the call, for the tool's answer to name
+    """
+
+    kind: Kind
+    text: str
+    index: int
+    id: str
+    name: str
+
+
+AnySegment: TypeAlias = Segment | CallSegment
 
 
 class _Phase(Enum):
@@ -36,13 +58,14 @@ class Segments:
 
     `prompt` decides how the answer begins: one that ends with `<think>` leaves it to the model to close the tag; one
     that ends with `</think>` has done the reasoning; after any other the model may open it itself, at the very start.
-    Tags anywhere else are text. Reasoning that never ends is reasoning.
+    Tags anywhere else are text. Reasoning that never ends is reasoning. A tool call ends it too (`interrupt`).
     """
 
     def __init__(self, prompt: str = "") -> None:
         prompt = prompt.rstrip()
         self._held = ""
         self._begun = False  # whether reasoning other than leading line breaks was seen
+        self._late_close = False  # whether a `</think>` may come after the reasoning has ended otherwise
         self._phase = (
             _Phase.REASONING if prompt.endswith(OPEN) else _Phase.GAP if prompt.endswith(CLOSE) else _Phase.OPENING
         )
@@ -56,9 +79,7 @@ class Segments:
         if self._phase is _Phase.REASONING:
             found += _segment(Kind.REASONING, self._reason())
         if self._phase is _Phase.GAP:
-            self._held = self._held.lstrip("\n")
-            if self._held:
-                self._phase = _Phase.CONTENT
+            self._skip()
         if self._phase is _Phase.CONTENT:
             found += _segment(Kind.CONTENT, self._take(len(self._held)))
         return found
@@ -69,6 +90,28 @@ class Segments:
         if self._phase is _Phase.REASONING:
             return _segment(Kind.REASONING, rest.rstrip("\n"))
         return _segment(Kind.CONTENT, rest)
+
+    def interrupt(self) -> list[Segment]:
+        """What was held back, when something that is no text of either kind comes; then content follows.
+
+        A `</think>` right behind is taken for the end of the reasoning that was interrupted.
+        """
+        found = [segment for segment in self.finish() if segment.text.strip("\n")]
+        self._late_close |= self._phase is _Phase.REASONING
+        if any(kind is Kind.CONTENT for kind, _ in found):
+            self._phase = _Phase.CONTENT
+        elif self._phase is not _Phase.CONTENT:
+            self._phase = _Phase.GAP
+        return found
+
+    def _skip(self) -> None:
+        """Leave out what stands between the reasoning and the content."""
+        self._held = self._held.lstrip("\n")
+        if self._late_close and self._held.startswith(CLOSE):
+            self._late_close = False
+            self._held = self._held[len(CLOSE) :].lstrip("\n")
+        if self._held and not (self._late_close and CLOSE.startswith(self._held)):
+            self._phase = _Phase.CONTENT
 
     def _open(self) -> None:
         start = self._held.lstrip("\n")
