@@ -112,11 +112,13 @@ def _types(schema: object, root: Schema) -> frozenset[str]:
     """Of one schema; none when it does not say. `allOf` counts as `anyOf`. Refs may circle: each part is read once."""
     found, waiting, seen = set[str](), [schema], set[int]()
     while waiting:
-        part = waiting.pop()
-        if not isinstance(part, Mapping) or id(part) in seen:
+        popped = waiting.pop()
+        if not isinstance(popped, Mapping):
+            continue
+        part = cast("Schema", popped)
+        if id(part) in seen:
             continue
         seen.add(id(part))
-        part = cast("Schema", part)
         named = [name for name in _listed(part.get("type")) if isinstance(name, str)]
         values = [*_listed(part.get("enum")), *([part["const"]] if "const" in part else [])]
         found.update(named or map(_type_of, values))
@@ -131,7 +133,7 @@ def _types(schema: object, root: Schema) -> frozenset[str]:
 
 def _referred(reference: str, root: Schema) -> object:
     """What `#/$defs/name` points to in the tool's own parameters."""
-    found: object = root
+    found: Any = root
     for step in reference.removeprefix("#/").split("/"):
         if not isinstance(found, Mapping):
             return None
