@@ -76,7 +76,7 @@ def scripted(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> tuple[
     class Engine(ScriptedEngine):
         script = tuple(TOKENIZER.encode(text, allow_special=True))
 
-        def __init__(self, model: object, config: EngineConfig, trial: object) -> None:
+        def __init__(self, model: object, config: EngineConfig, trial: object, constraints: object) -> None:
             super().__init__(model, config)
             self.model, self.config = model, config
             made.append(self)

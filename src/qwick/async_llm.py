@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
+from qwick.engine.constraint import Grammar
 from qwick.engine.memory_plan import resident_bytes
 from qwick.engine.process import HANG_SECONDS, EngineProcess
 from qwick.engine.protocol import Ready
@@ -182,6 +183,7 @@ class AsyncLLM:
         prompt: Prompt,
         *,
         stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
         logprobs: int | None = None,
         prompt_logprobs_from: int | None = None,
         **sampling: Unpack[SamplingOptions],
@@ -193,7 +195,7 @@ class AsyncLLM:
         """
         prompting = self.prompting
         return self._stream(
-            lambda: prompting.continuation(prompt, stop, sampling).scored(logprobs, prompt_logprobs_from)
+            lambda: prompting.continuation(prompt, stop, sampling, grammar).scored(logprobs, prompt_logprobs_from)
         )
 
     def chat(
@@ -205,6 +207,9 @@ class AsyncLLM:
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
         stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
+        thinking_budget: int | None = None,
+        loop_guard: bool = True,
         logprobs: int | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncStream:
@@ -213,7 +218,10 @@ class AsyncLLM:
 
         def ask() -> Asked:
             wanted = checked_tools(tools, tool_choice, parallel=parallel_tool_calls)
-            return prompting.chat(messages, think, stop, sampling, wanted).scored(logprobs)
+            asked = prompting.chat(
+                messages, think, stop, sampling, wanted, grammar, thinking_budget, loop_guard=loop_guard
+            )
+            return asked.scored(logprobs)
 
         return self._stream(ask)
 

@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack, cast, overload
 
+from qwick.constraining import TokenConstraints
+from qwick.engine.constraint import Grammar
 from qwick.model.source import LoadProgress, open_source
 from qwick.opening import EngineOptions, open_engine
 from qwick.ops.native import NativeBackend
@@ -92,7 +94,8 @@ class LLM:
                 def settled() -> None:
                     preparing[0].result()
 
-                engine = open_engine(str(path), source, options, progress, prepare, settled)
+                constraints = TokenConstraints(lambda: self.tokenizer, source.config.vocab_size)
+                engine = open_engine(str(path), source, options, progress, prepare, settled, constraints)
             except BaseException:
                 self.prompting.close()
                 raise
@@ -105,30 +108,52 @@ class LLM:
 
     @overload
     def generate(
-        self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt,
+        *,
+        stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Completion: ...
 
     @overload
     def generate(
-        self, prompt: list[str], *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+        self,
+        prompt: list[str],
+        *,
+        stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> list[Completion]: ...
 
     def generate(
-        self, prompt: Prompt | list[str], *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+        self,
+        prompt: Prompt | list[str],
+        *,
+        stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> Completion | list[Completion]:
         """Continue a prompt (text or token ids), or each of a list of texts, as they are: no chat template.
 
         Control tokens written in a text count as such; for text from others use `chat`. `stop`: texts that end an
-        answer and are not part of it.
+        answer and are not part of it. `grammar`: what it must look like (engine/constraint.py).
         """
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
-            streams = [self.stream(cast("str", text), stop=stop, **sampling) for text in prompt]
+            streams = [self.stream(cast("str", text), stop=stop, grammar=grammar, **sampling) for text in prompt]
             return [stream.completion for stream in streams]
-        return self.stream(cast("Prompt", prompt), stop=stop, **sampling).completion
+        return self.stream(cast("Prompt", prompt), stop=stop, grammar=grammar, **sampling).completion
 
-    def stream(self, prompt: Prompt, *, stop: str | Sequence[str] = (), **sampling: Unpack[SamplingOptions]) -> Stream:
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Stream:
         """As `generate`, piece by piece; the stream's `completion` has the counts in the end."""
-        return self._start(self.prompting.continuation(prompt, stop, sampling))
+        return self._start(self.prompting.continuation(prompt, stop, sampling, grammar))
 
     @overload
     def chat(
@@ -141,6 +166,9 @@ class LLM:
         parallel_tool_calls: bool = True,
         stream: Literal[False] = False,
         stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
+        thinking_budget: int | None = None,
+        loop_guard: bool = True,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion: ...
 
@@ -155,6 +183,9 @@ class LLM:
         parallel_tool_calls: bool = True,
         stream: Literal[True],
         stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
+        thinking_budget: int | None = None,
+        loop_guard: bool = True,
         **sampling: Unpack[SamplingOptions],
     ) -> Stream: ...
 
@@ -168,21 +199,30 @@ class LLM:
         parallel_tool_calls: bool = True,
         stream: bool = False,
         stop: str | Sequence[str] = (),
+        grammar: Grammar | None = None,
+        thinking_budget: int | None = None,
+        loop_guard: bool = True,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion | Stream:
         """Answer `messages` ({"role": …, "content": …}) by the model's chat template; control tokens in them are text.
 
         `think`: whether the model reasons first; None: the default of this model. `stop` is looked for in the answer's
-        text, not in its reasoning. Raises TemplateError.
+        text, not in its reasoning; `grammar` is what the text must look like. Raises TemplateError, UsageError.
 
         tools        {"type": "function", "function": {"name", "description", "parameters": JSON schema}}: the model may
                      call them (`Completion.tool_calls`); messages of earlier calls and results are OpenAI's
         tool_choice  auto; none; required, or {"type": "function", "function": {"name": …}}: a call begins the answer,
                      without thinking
         parallel_tool_calls  whether there may be several; False: the answer ends behind the first
+        thinking_budget  tokens that the thought may take before it is ended, with a sentence that says so, and room for
+                         the answer left (`Stats.thought_ended`); 0: do not think; None: as many as it wants
+        loop_guard       a thought that only repeats itself is ended too, and so is an answer (`Stats.cut`)
         """
         wanted = checked_tools(tools, tool_choice, parallel=parallel_tool_calls)
-        answer = self._start(self.prompting.chat(messages, think, stop, sampling, wanted))
+        asked = self.prompting.chat(
+            messages, think, stop, sampling, wanted, grammar, thinking_budget, loop_guard=loop_guard
+        )
+        answer = self._start(asked)
         return answer if stream else answer.completion
 
     def score(

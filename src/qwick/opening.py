@@ -8,6 +8,7 @@ from typing import cast
 from qwick.cache.spec import CacheSpec
 from qwick.engine.admission import needed_slots, wanted_pages
 from qwick.engine.config import EngineConfig
+from qwick.engine.constraint import Constraints
 from qwick.engine.engine import Engine
 from qwick.engine.memory_plan import check_weights, plan_memory, resident_bytes, scratch_bytes
 from qwick.errors import ContextWarning, UsageError
@@ -69,11 +70,12 @@ def open_engine(
     progress: LoadProgress | None = None,
     beside: Callable[[], None] | None = None,
     settled: Callable[[], None] | None = None,
+    constraints: Constraints | None = None,
 ) -> Engine:
     """Read the weights and allocate the cache. `source` stays open; `name` is what the caller calls the model.
 
     `beside` is called once or more when only the disk is busy (`load_network`), `settled` before memory is divided:
-    until it returns, what else stays in memory may still grow.
+    until it returns, what else stays in memory may still grow. `constraints`: of answers, by grammars.
     Raises UsageError, CheckpointError, ConfigError, CapacityError or KernelError.
     """
     source = source if options.yarn is None else extended(source, options.yarn)
@@ -98,7 +100,7 @@ def open_engine(
     if options.memory is not None:
         threads = max(choice.threads, choice.threads_batch) if trial is None else most_threads()  # it may try more
         config = within_memory(model, config, options.memory, threads, options.memory_elsewhere)
-    return Engine(model, config, trial)
+    return Engine(model, config, trial, constraints)
 
 
 def within_memory(

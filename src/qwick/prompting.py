@@ -11,6 +11,8 @@ from typing import Any, TypedDict
 
 from qwick import pocket
 from qwick.describe import sampling_advice
+from qwick.engine.constraint import Grammar
+from qwick.engine.guidance import Thought
 from qwick.engine.request import Request, Stats
 from qwick.errors import QwickError, TemplateError, UsageError
 from qwick.model.source import Source
@@ -20,11 +22,16 @@ from qwick.sampling.params import SamplingParams
 from qwick.text.answer import Answer
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.quoting import Piece
-from qwick.text.segments import Segments
+from qwick.text.segments import CLOSE, Segments, begins_in_thought
 from qwick.text.tokenizer import Tokenizer
 from qwick.text.tool_calls import ToolCalls
 from qwick.text.tools import NO_TOOLS, Tools, with_read_arguments
 from qwick.text.turns import message_starts, next_turn, unshared_len
+
+# What ends a thought at its budget: the words that Qwen gives for it (Qwen3 Technical Report, 2025, section 4.2).
+_CLOSING = (
+    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly now.\n"
+)
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int]
@@ -114,12 +121,14 @@ class Prompting:
     def thinks_by_default(self) -> bool:
         return self.template.thinks_by_default(self.config.hidden_size)
 
-    def continuation(self, prompt: Prompt, stop: str | Sequence[str], sampling: SamplingOptions) -> Asked:
+    def continuation(
+        self, prompt: Prompt, stop: str | Sequence[str], sampling: SamplingOptions, grammar: Grammar | None = None
+    ) -> Asked:
         """Of a text or ids as they are: control tokens written in a text count as such."""
         ids = self.tokenizer.encode(prompt, allow_special=True) if isinstance(prompt, str) else prompt
         params = self.params(sampling, think=self.thinks_by_default)
         boundaries = (len(ids),) if self._keeps and ids else ()
-        return Asked(Request(tuple(ids), params, boundaries), self._answer(stop, None))
+        return Asked(Request(tuple(ids), params, boundaries, grammar=grammar), self._answer(stop, None))
 
     def chat(
         self,
@@ -128,23 +137,39 @@ class Prompting:
         stop: str | Sequence[str],
         sampling: SamplingOptions,
         tools: Tools = NO_TOOLS,
+        grammar: Grammar | None = None,
+        thinking_budget: int | None = None,
+        *,
+        loop_guard: bool = False,
     ) -> Asked:
         """By the chat template. `think` None: as the model does by default, but not before a call that is forced.
 
-        Raises TemplateError, and UsageError for a thought before such a call.
+        thinking_budget  tokens that the thought may take before it is ended, gracefully; 0: do not think
+
+        Raises TemplateError, and UsageError for a thought before such a call, or a grammar that forbids calls.
         """
+        if grammar is not None and tools.may_call:
+            raise UsageError(
+                "an answer with a grammar calls no tools; ask with tool_choice none, or without one of them"
+            )
+        think = False if thinking_budget == 0 else think
         if tools.forced and think:
             raise UsageError("a call that tool_choice requires begins the answer; ask without thinking, or with auto")
         think = self.thinks_by_default and not tools.forced if think is None else think
         params = self.params(self._without_calls(sampling) if tools.forbidden else sampling, think=think)
         pieces = self._render(messages, think, tools)
-        segments: Segments | ToolCalls = Segments("".join(piece.text for piece in pieces))
+        rendered = "".join(piece.text for piece in pieces)
+        thought = self._thought(thinking_budget) if begins_in_thought(rendered) and not tools.forced else None
+        if thought is None and begins_in_thought(rendered) and (grammar or thinking_budget):
+            raise UsageError(f"this model has no token for {CLOSE}, where its answer begins; ask with think=False")
+        segments: Segments | ToolCalls = Segments(rendered)
         if tools.may_call:
             segments = ToolCalls(tools, segments)
         pieces += self._pieces(tools.forced)
         ids = self.tokenizer.encode_pieces(pieces)
         boundaries = self._boundaries(messages, think, tools, pieces, ids) if self._keeps else ()
-        return Asked(Request(tuple(ids), params, boundaries), self._answer(stop, segments, tools.forced))
+        request = Request(tuple(ids), params, boundaries, thought=thought, grammar=grammar, loop_guard=loop_guard)
+        return Asked(request, self._answer(stop, segments, tools.forced))
 
     def scorings(
         self, prompt: Prompt | None, messages: Sequence[Message], think: bool, choices: Iterable[str]
@@ -193,6 +218,14 @@ class Prompting:
     def close(self) -> None:
         """End what renders templates of unknown origin. Idempotent."""
         self.template.close()
+
+    def _thought(self, budget: int | None) -> Thought | None:
+        """What an answer begins with; None where no token of its own ends it."""
+        end = self.tokenizer.added_tokens.get(CLOSE)
+        if end is None:
+            return None
+        lead, closing = (tuple(self.tokenizer.encode(text, allow_special=False)) for text in ("\n\n", _CLOSING))
+        return Thought(end, lead, budget, closing)
 
     def _render(self, messages: Sequence[Message], think: bool, tools: Tools) -> tuple[Piece, ...]:
         if tools.offered and not self.template.takes_tools:

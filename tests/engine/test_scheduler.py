@@ -32,12 +32,14 @@ def test_a_plan_is_within_the_budget_and_fair(waiting, budget, long_budget):
     assert len(set(ids)) == len(ids)
     assert all(1 <= run.num_tokens <= run.sequence.num_alike for run in runs)
     assert all(run.is_last == (run.num_tokens == run.sequence.num_behind) for run in runs)
-    short = [s for s in waiting if s.num_behind == 1]
-    long = [s for s in waiting if s.num_behind > 1]
+    short = [s for s in waiting if s.is_short]
+    long = [s for s in waiting if not s.is_short]
     counts = {run.sequence: run.num_tokens for run in runs}
-    # Whoever is one token behind comes first; then no row is wasted.
+    # Whoever decodes comes first, a row each and then what was forced; then no row is wasted.
     assert sum(s in counts for s in short) == min(len(short), budget)
-    left = min(budget - min(len(short), budget), long_budget)
+    used = sum(counts.get(s, 0) for s in short)
+    assert used == min(sum(s.num_behind for s in short), budget)
+    left = min(budget - used, long_budget)
     assert sum(counts.get(s, 0) for s in long) == min(left, sum(s.num_alike for s in long))
     if long and left:
         oldest = min(long, key=lambda s: s.sequence_id)
@@ -48,7 +50,7 @@ def test_a_plan_is_within_the_budget_and_fair(waiting, budget, long_budget):
 def test_nobody_longer_goes_before_a_shorter_younger_one(waiting, budget):
     """But for the oldest, who has half of the rows: a short question need not wait for a long one."""
     counts = {run.sequence: run.num_tokens for run in plan(waiting, budget, budget)}
-    long = sorted((s for s in waiting if s.num_behind > 1), key=lambda s: s.sequence_id)
+    long = sorted((s for s in waiting if not s.is_short), key=lambda s: s.sequence_id)
     for sequence in long[1:]:
         if counts.get(sequence, 0) < sequence.num_alike:
             longer = [other for other in long[1:] if other.num_alike > sequence.num_alike]

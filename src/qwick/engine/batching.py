@@ -33,7 +33,7 @@ def build(plan: AbstractSequence[PlannedRun], rope: RopeTable) -> Batch:
     for row in wanted:
         if row.is_drawn and row.sequence.penalties:
             row.sequence.penalties.read(row.sequence.token_ids)
-        top_k = _wider(top_k, 0 if row.is_scored else row.sequence.request.sampling.num_candidates)
+        top_k = _wider(top_k, 0 if row.needs_all else row.sequence.request.sampling.num_candidates)
     penalties = [row.penalties for row in wanted]
     cos, sin = rope.text_angles(spans)
     return Batch(

@@ -2,6 +2,7 @@
 
 import sys
 from collections import deque
+from collections.abc import Iterator
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -10,6 +11,8 @@ from qwick.cache.spec import CacheSpec, check_context
 from qwick.engine.admission import LEAST_TURN, Admission
 from qwick.engine.batching import build
 from qwick.engine.config import EngineConfig
+from qwick.engine.constraint import Constraints
+from qwick.engine.guidance import Cut, Guidance
 from qwick.engine.instruments import Instruments, Levels
 from qwick.engine.pace import Pace
 from qwick.engine.request import Event, Finish, Request, Sequence
@@ -34,10 +37,16 @@ class Engine:
     """Runs sequences of one model together. Not thread-safe; the caller turns the crank with `step`.
 
     Making one shortens the interpreter's switch interval to 0.1 ms, for the whole process. `trial`: finds the best
-    number of threads from the first steps.
+    number of threads from the first steps. `constraints`: what holds answers to grammars; None: none are taken.
     """
 
-    def __init__(self, model: Model[Any], config: EngineConfig, trial: ThreadTrial | None = None) -> None:
+    def __init__(
+        self,
+        model: Model[Any],
+        config: EngineConfig,
+        trial: ThreadTrial | None = None,
+        constraints: Constraints | None = None,
+    ) -> None:
         check_context(config.context_len, model.config.max_position_embeddings)
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
         self.model = model
@@ -53,6 +62,7 @@ class Engine:
             kv_format=config.kv_format,
         )
         self._trial = trial
+        self._constraints = constraints
         self._pace = Pace(config.step_tokens)
         self._ids = count()
         self._idle_jobs: deque[Request] = deque(maxlen=MOST_IDLE_JOBS)
@@ -108,7 +118,7 @@ class Engine:
                 f"a prompt of {num_tokens:,} tokens and its answer take {num_pages:,} pages of the cache, "
                 f"which has {self._memory.num_pages:,} (raise --memory, or lower --max-tokens)"
             )
-        sequence = Sequence(next(self._ids), request)
+        sequence = Sequence(next(self._ids), request, guidance=self._guidance(request))
         self._admission.waiting.append(sequence)
         self.instruments.requests += 1
         return sequence.sequence_id
@@ -134,8 +144,9 @@ class Engine:
                 self.instruments.cancelled += 1
 
     def step(self) -> list[Event]:
-        """Advance every sequence that fits in one batch; one event for each that got a token.
+        """Advance every sequence that fits in one batch; an event for each token, those of a sequence in their order.
 
+        Most get none or one; where tokens are forced, they all come at once.
         When a step fails or is interrupted, its sequences end: the cache may be ahead of what is known of them.
         """
         if not self.has_work:
@@ -145,7 +156,7 @@ class Engine:
             if sequence.stats.preemptions == 0:
                 sequence.stats.queue_seconds = perf_counter() - sequence.last_time
                 self.instruments.note_start(sequence.stats)
-        short = sum(sequence.num_behind == 1 for sequence in self._admission.running)
+        short = sum(sequence.is_short for sequence in self._admission.running)
         planned = plan(self._admission.running, self.config.step_tokens, self._pace.long_tokens(short))
         return self._run(self._admission.make_room(list(within_scores(planned))))
 
@@ -174,16 +185,39 @@ class Engine:
         ids = request.token_ids
         if not ids:
             raise UsageError("the prompt is empty")
-        if not 0 <= min(ids) <= max(ids) < self.model.config.vocab_size:
-            raise UsageError(f"token ids must be from 0 to {self.model.config.vocab_size - 1}")
+        _check_ids(ids, self.model.config.vocab_size)
         for place in request.boundaries:
             if not 1 <= place <= len(ids):
                 raise UsageError(f"a boundary is at {place}; it must be from 1 to the prompt's {len(ids):,} tokens")
         if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MOST_TOP:
             raise UsageError(f"top_logprobs is {request.top_logprobs}; it must be from 0 to {MOST_TOP}")
+        thought = request.thought
+        if thought is not None:
+            _check_ids((thought.end, *thought.lead, *thought.closing), self.model.config.vocab_size)
         begin = request.prompt_logprobs_from
         if begin is not None and not 1 <= begin <= len(ids):
             raise UsageError(f"prompt_logprobs_from is {begin}; it must be from 1 to the prompt's {len(ids):,} tokens")
+
+    def _guidance(self, request: Request) -> Guidance | None:
+        """None where it has nothing to say. Raises UsageError for a grammar that makes no sense."""
+        has_budget = request.thought is not None and request.thought.budget is not None
+        if not (request.grammar or has_budget or request.loop_guard):
+            return None
+        constraint = None
+        if request.grammar is not None:
+            if self._constraints is None:
+                raise UsageError("this engine takes no grammars")
+            constraint = self._constraints.start(request.grammar)
+        found = Guidance(
+            constraint,
+            request.thought,
+            request.sampling.stop_token_ids,
+            room=self._longest(request) - len(request.token_ids),
+            loop_guard=request.loop_guard,
+        )
+        if found.cut and request.grammar:
+            raise UsageError(f"the {request.grammar.kind} allows no answer at all, or takes too long to follow")
+        return found
 
     def _longest(self, request: Request) -> int:
         """Tokens, prompt included, after which the sequence ends at the latest."""
@@ -218,7 +252,7 @@ class Engine:
 
     def _commit(self, planned: list[PlannedRun], choices: dict[int, Choice], seconds: float) -> list[Event]:
         """Write down what the step did; finished sequences give their memory back."""
-        short = sum(run.sequence.num_behind == 1 for run in planned)
+        short = sum(run.num_tokens for run in planned if run.sequence.is_short)
         self._pace.note(short, sum(run.num_tokens for run in planned) - short, seconds)
         self.instruments.steps += 1
         self.instruments.step_seconds.observe(seconds)
@@ -226,8 +260,17 @@ class Engine:
         for run in planned:
             self._advance(run, seconds)
             if run.sequence.sequence_id in choices:
-                events.append(self._commit_token(run.sequence, choices[run.sequence.sequence_id]))
+                events += self._commit_tokens(run.sequence, choices[run.sequence.sequence_id])
         return events
+
+    def _commit_tokens(self, sequence: Sequence, choice: Choice) -> Iterator[Event]:
+        """The token drawn, and those that must follow it. Where each is to be scored they take a step each."""
+        yield (event := self._commit_token(sequence, choice))
+        guidance = sequence.guidance
+        if guidance is None or sequence.request.top_logprobs is not None:
+            return
+        while event.finish is None and guidance.forced is not None:
+            yield (event := self._commit_token(sequence, Choice(guidance.forced)))
 
     def _advance(self, run: PlannedRun, seconds: float) -> None:
         sequence, stats = run.sequence, run.sequence.stats
@@ -246,6 +289,10 @@ class Engine:
         prompt_scored = sequence.told_scores()
         sequence.token_ids.append(choice.token_id)
         sequence.stats.generated_tokens += 1
+        if sequence.guidance is not None:
+            sequence.stats.forced_tokens += sequence.guidance.forced is not None
+            sequence.guidance.push(choice.token_id)
+            sequence.stats.cut, sequence.stats.thought_ended = sequence.guidance.cut, sequence.guidance.thought_ended
         self.instruments.note_token(sequence.stats, now - sequence.last_time)
         sequence.last_time = now
         finish = self._finish(sequence)
@@ -256,10 +303,13 @@ class Engine:
         return Event(sequence.sequence_id, choice.token_id, stats, finish, choice.scored, prompt_scored)
 
     def _finish(self, sequence: Sequence) -> Finish | None:
-        if sequence.token_ids[-1] in sequence.request.sampling.stop_token_ids:
+        guidance = sequence.guidance
+        if sequence.token_ids[-1] in sequence.request.sampling.stop_token_ids or (guidance and guidance.is_over):
+            return Finish.STOP
+        if guidance and guidance.cut is Cut.LOOP and sequence.request.grammar is None:
             return Finish.STOP
         longest = self._longest(sequence.request)
-        return Finish.LENGTH if len(sequence.token_ids) >= longest else None
+        return Finish.LENGTH if (guidance and guidance.cut) or len(sequence.token_ids) >= longest else None
 
     def _start_reading(self, job: Request) -> None:
         sequence = Sequence(-1, job, reads_only=True)
@@ -283,3 +333,8 @@ class Engine:
             self._admission.release(run.sequence)
             if run.sequence is self._reader:
                 self._reader = None
+
+
+def _check_ids(ids: tuple[int, ...], vocab_size: int) -> None:
+    if not 0 <= min(ids) <= max(ids) < vocab_size:
+        raise UsageError(f"token ids must be from 0 to {vocab_size - 1}")

@@ -8,10 +8,14 @@ from time import perf_counter
 import numpy as np
 
 from qwick.cache.prefix import Miss
+from qwick.engine.constraint import Grammar
+from qwick.engine.guidance import Cut, Guidance, Thought, ThoughtEnd
 from qwick.ops.contract import Int32, Role
 from qwick.sampling.logprobs import Scored
 from qwick.sampling.params import SamplingParams
 from qwick.sampling.penalties import Penalties
+
+MOST_FORCED_ROWS = 32  # of a step, for the forced tokens of one sequence; more than that is read as a prompt is
 
 
 class Finish(StrEnum):
@@ -30,6 +34,9 @@ class Request:
                 turn of a chat will write something else. There the engine takes snapshots that are worth their memory.
     top_logprobs           log-probabilities of the tokens are wanted, with those of so many likeliest; None: none
     prompt_logprobs_from   and of the prompt's own tokens from this place (at least 1) on; None: none
+    thought    that the answer begins with; None: it has none, or nothing depends on it
+    grammar    what the answer behind the thought must look like; None: anything
+    loop_guard whether a thought, or an answer, that repeats itself is ended (engine/repetition.py)
     """
 
     token_ids: tuple[int, ...]
@@ -37,6 +44,9 @@ class Request:
     boundaries: tuple[int, ...] = ()
     top_logprobs: int | None = None
     prompt_logprobs_from: int | None = None
+    thought: Thought | None = None
+    grammar: Grammar | None = None
+    loop_guard: bool = False
 
 
 @dataclass(slots=True)
@@ -47,6 +57,9 @@ class Stats:
     miss           why it was not more of them; None where all that could be was
     queue_seconds  before the first step
     preemptions    how often the sequence made room for older ones and was read again
+    forced_tokens  of the generated ones, those that were not drawn because only they could come
+    cut            why the engine ended the answer before its end; None where it did not
+    thought_ended  why it ended the thought, so that the answer began; None where it did not
     """
 
     prompt_tokens: int
@@ -57,6 +70,9 @@ class Stats:
     miss: Miss | None = None
     queue_seconds: float = 0.0
     preemptions: int = 0
+    forced_tokens: int = 0
+    cut: Cut | None = None
+    thought_ended: ThoughtEnd | None = None
 
     def copy(self) -> "Stats":
         """As it is now: the sequence's own goes on counting."""
@@ -84,6 +100,7 @@ class Sequence:
     """A request under way or waiting: tokens known so far, how many of them the cache has seen, and what it holds.
 
     reads_only  nothing is wanted but that the prompt is read
+    guidance    what the request says about the answer's tokens; None: nothing
     slot        the state after all tokens that the cache has seen; None while it waits
     snapshots   places of the prompt, ascending, after which the state is wanted
     last_time   when its last token came, or it was asked
@@ -92,6 +109,7 @@ class Sequence:
     sequence_id: int
     request: Request
     reads_only: bool = False
+    guidance: Guidance | None = None
     token_ids: list[int] = field(init=False)
     pages: list[int] = field(default_factory=list[int])
     slot: int | None = None
@@ -132,6 +150,11 @@ class Sequence:
     def num_alike(self) -> int:
         """Those of them that one run may hold: the rest of the prompt, or what was generated."""
         return self.prompt_len - self.num_cached if self.role is Role.PROMPT else self.num_behind
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it decodes: one token, or a few that had to follow it."""
+        return self.num_behind == 1 or (self.role is Role.DECODE and self.num_behind <= MOST_FORCED_ROWS)
 
     @property
     def role(self) -> Role:

@@ -28,18 +28,29 @@ class PlannedRun:
 
 
 def plan(sequences: AbstractSequence[Sequence], step_tokens: int, long_tokens: int) -> list[PlannedRun]:
-    """Share `step_tokens` rows: a row for each sequence that is one token behind, then up to `long_tokens` for others.
+    """Share `step_tokens` rows: those that decode come first, then up to `long_tokens` rows for others.
 
-    So a decoding sequence is never held up by someone's long prompt. Of the others the oldest gets half of the rows at
-    least, so that everybody's turn comes; the rest goes to those that need fewest. Every sequence is at least one token
-    behind.
+    A row for each that is one token behind, a few where tokens were forced. So a decoding sequence is never held up by
+    someone's long prompt. Of the others the oldest gets half of the rows at least, so that everybody's turn comes; the
+    rest goes to those that need fewest. Every sequence is at least one token behind.
     """
     by_age = sorted(sequences, key=lambda sequence: sequence.sequence_id)
-    runs = [PlannedRun(sequence, 1) for sequence in by_age if sequence.num_behind == 1][:step_tokens]
-    left = min(step_tokens - len(runs), long_tokens)
-    longer = [sequence for sequence in by_age if sequence.num_behind > 1]
+    runs = _short([sequence for sequence in by_age if sequence.is_short], step_tokens)
+    left = min(step_tokens - sum(run.num_tokens for run in runs), long_tokens)
+    longer = [sequence for sequence in by_age if not sequence.is_short]
     for sequence, count in _shares(longer, left):
         runs.append(PlannedRun(sequence, count))
+    return runs
+
+
+def _short(sequences: list[Sequence], rows: int) -> list[PlannedRun]:
+    """A row for each, then what rows are left for their other tokens."""
+    left = rows - len(sequences)
+    runs: list[PlannedRun] = []
+    for sequence in sequences[:rows]:
+        more = max(min(sequence.num_behind - 1, left), 0)
+        runs.append(PlannedRun(sequence, 1 + more))
+        left -= more
     return runs
 
 

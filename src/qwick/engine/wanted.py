@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from qwick.engine.constraint import Allowed
 from qwick.engine.request import Sequence
 from qwick.engine.scheduler import PlannedRun
 from qwick.ops.contract import Result
 from qwick.sampling.logprobs import Scored, edited, score
 from qwick.sampling.penalties import Penalties
-from qwick.sampling.sampler import sample
+from qwick.sampling.sampler import sample, sample_allowed
 
 SCORED_ROWS = 16  # tokens of prompts that one step scores: each takes all logits, 1 MB for the released vocabulary
 
@@ -30,9 +31,20 @@ class WantedRow:
         return not self.is_drawn or self.sequence.request.top_logprobs is not None
 
     @property
+    def allowed(self) -> Allowed | None:
+        """Which tokens may be drawn; None: all."""
+        guidance = self.sequence.guidance
+        return guidance.allowed if guidance and self.is_drawn else None
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether all logits are wanted, as they are."""
+        return self.is_scored or self.allowed is not None
+
+    @property
     def penalties(self) -> Penalties | None:
         """Those that the head applies. Where scores are wanted it must not: they are of the logits as they are."""
-        return None if self.is_scored else self.sequence.penalties
+        return None if self.needs_all else self.sequence.penalties
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +99,30 @@ def choose(rows: Iterable[WantedRow], result: Result) -> dict[int, Choice]:
 
 def _draw(wanted: WantedRow, result: Result, index: int) -> Choice:
     sequence = wanted.sequence
-    params, top = sequence.request.sampling, sequence.request.top_logprobs
+    guidance, top = sequence.guidance, sequence.request.top_logprobs
+    if guidance is not None and guidance.forced is not None:
+        token_id = guidance.forced
+    else:
+        token_id = _drawn_token(wanted, result, index)
+        token_id = guidance.instead(token_id) if guidance else token_id
     if top is None:
-        return Choice(sample(result, index, params, wanted.place))
+        return Choice(token_id)
     assert result.logits is not None, "scores are of all logits"
-    logits = result.logits[index]
+    return Choice(token_id, score(result.logits[index], token_id, top))
+
+
+def _drawn_token(wanted: WantedRow, result: Result, index: int) -> int:
+    sequence, allowed = wanted.sequence, wanted.allowed
+    params = sequence.request.sampling
+    if not wanted.needs_all:  # the head has edited them
+        return sample(result, index, params, wanted.place)
+    assert result.logits is not None, "all logits were wanted"
+    logits = plain = result.logits[index]
     if sequence.penalties:
-        result, index = Result(logits=edited(logits, *sequence.penalties.entries())[None]), 0
-    token_id = sample(result, index, params, wanted.place)
-    return Choice(token_id, score(logits, token_id, top))
+        logits = edited(logits, *sequence.penalties.entries())
+    if allowed is None:
+        return sample(Result(logits=logits[None]), 0, params, wanted.place)
+    return sample_allowed(logits, plain, allowed, params, wanted.place)
 
 
 def _scored(run: PlannedRun) -> range:

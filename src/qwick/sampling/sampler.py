@@ -21,6 +21,7 @@ from qwick.sampling.params import SamplingParams
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float64]  # probabilities, up to a factor
 Logits = NDArray[np.float32]
+Allowed = NDArray[np.bool_]
 
 _MASK = 2**64 - 1
 _FIRST_LOOK = 256  # tokens sorted at first when top-p alone sets the limit; sorting all 248,320 takes 40 ms
@@ -48,6 +49,19 @@ def sample(result: Result, row: int, params: SamplingParams, position: int) -> i
     if params.top_p < 1:
         sums = sums[: bisect_left(sums, params.top_p * sums[-1]) + 1]
     return ids[_draw(sums, params, position)]
+
+
+def sample_allowed(logits: Logits, plain: Logits, allowed: Allowed, params: SamplingParams, position: int) -> int:
+    """As `sample`, among the tokens that `allowed` [vocab] says: as if all others had a logit of minus infinity.
+
+    Where a bias forbids all of them it counts for nothing: `plain` are the logits without it.
+    """
+    ids = np.flatnonzero(allowed)
+    require_numbers(not math.isnan(float(np.max(plain))))
+    chosen = logits[ids]
+    if float(np.max(chosen)) == -math.inf:
+        chosen = plain[ids]
+    return int(ids[sample(Result(logits=chosen[None]), 0, params, position)])
 
 
 def _draw_of_all(result: Result, row: int, params: SamplingParams, position: int) -> int:

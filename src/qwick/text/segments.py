@@ -53,6 +53,11 @@ class _Phase(Enum):
     CONTENT = auto()
 
 
+def begins_in_thought(prompt: str) -> bool:
+    """Whether what follows this prompt is reasoning, until the tag is closed."""
+    return prompt.rstrip().endswith(OPEN)
+
+
 class Segments:
     """Push text, get segments. What they say does not depend on where the text was cut.
 
@@ -62,12 +67,15 @@ class Segments:
     """
 
     def __init__(self, prompt: str = "") -> None:
-        prompt = prompt.rstrip()
         self._held = ""
         self._begun = False  # whether reasoning other than leading line breaks was seen
         self._late_close = False  # whether a `</think>` may come after the reasoning has ended otherwise
         self._phase = (
-            _Phase.REASONING if prompt.endswith(OPEN) else _Phase.GAP if prompt.endswith(CLOSE) else _Phase.OPENING
+            _Phase.REASONING
+            if begins_in_thought(prompt)
+            else _Phase.GAP
+            if prompt.rstrip().endswith(CLOSE)
+            else _Phase.OPENING
         )
 
     def push(self, text: str) -> list[Segment]:

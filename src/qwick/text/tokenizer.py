@@ -100,6 +100,11 @@ class Tokenizer:
             known = self._bytes[token_id] = _bytes_of(self._vocabulary.token(token_id))
         return known
 
+    def all_bytes(self, count: int) -> list[bytes]:
+        """Of the ids below `count`: the bytes of tokens, the names of special ones, nothing for ids not in use."""
+        names = {token_id: text.encode() for text, token_id in self.added_tokens.items()}
+        return [names.get(i) or _bytes_of(token) for i, token in enumerate(self._vocabulary.tokens(count))]
+
     def _encode(self, encoder: Encoder, text: str, *, allow_special: bool) -> list[int]:
         ids = encoder.encode(text)
         if allow_special or self._added_ids.isdisjoint(ids):
@@ -159,8 +164,11 @@ def _stop_ids(folder: Path, added_tokens: Mapping[str, int]) -> frozenset[int]:
     return frozenset(ids)
 
 
+_BYTES = dict.fromkeys(range(256), 0x100) | {ord(char): byte for char, byte in BYTE_OF.items()}
+
+
 def _bytes_of(token: str) -> bytes:
     try:
-        return bytes([BYTE_OF[char] for char in token])
-    except KeyError:  # not spelled in the alphabet: the library takes such a token literally
+        return token.translate(_BYTES).encode("latin-1")
+    except UnicodeEncodeError:  # not spelled in the alphabet: the library takes such a token literally
         return token.encode()

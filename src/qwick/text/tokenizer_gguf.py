@@ -10,9 +10,9 @@ control tokens are text) is as in the released tokenizer.json.
 """
 
 import gc
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import compress, groupby
+from itertools import chain, compress, groupby, islice, repeat
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -88,6 +88,10 @@ class GgufVocabulary:
     def token(self, token_id: int) -> str:
         known = 0 <= token_id < len(self._tokens) and bool(self._is_used[token_id])
         return self._tokens[token_id] if known else ""
+
+    def tokens(self, count: int) -> Iterator[str]:
+        known = zip(self._tokens.decoded(), self._is_used.tolist(), strict=True)
+        return islice(chain((token if is_used else "" for token, is_used in known), repeat("")), count)
 
     def encoder(self, texts: Iterable[str]) -> Encoder:
         """Raises CheckpointError for a vocabulary that the library refuses."""

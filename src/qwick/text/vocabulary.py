@@ -1,6 +1,6 @@
 """The tokens of a model, and the `tokenizers` library over all of them or over those that a text can use."""
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -54,6 +54,10 @@ class Vocabulary(Protocol):
         """As the vocabulary spells it; "" for ids that are not in use. Raises CheckpointError when it is no text."""
         ...
 
+    def tokens(self, count: int) -> Iterator[str]:
+        """Those of the ids below `count`, as `token` gives them."""
+        ...
+
     def encoder(self, texts: Iterable[str]) -> Encoder:
         """What encodes these texts as the whole vocabulary does."""
         ...
@@ -74,6 +78,9 @@ class WholeVocabulary:
 
     def token(self, token_id: int) -> str:
         return self._backend.id_to_token(token_id) or ""
+
+    def tokens(self, count: int) -> Iterator[str]:
+        return map(self.token, range(count))
 
     def encoder(self, texts: Iterable[str]) -> Encoder:
         return self._encoder

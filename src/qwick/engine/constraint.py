@@ -1,0 +1,81 @@
+"""What an answer must look like (Grammar), and who keeps it so: the engine sees only which token ids are allowed.
+
+Whoever makes an engine brings the `Constraints`, because they need the tokens' text (`constraining.py`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwick.errors import UsageError
+
+MAX_GRAMMAR_BYTES = 64 << 10  # a schema of 64 KiB compiles within 0.1 s; texts from outside may be made to hurt
+
+Allowed = NDArray[np.bool_]
+"""[vocab]: whether a token may come next."""
+
+
+class GrammarKind(StrEnum):
+    """How a grammar's text is to be read. JSON_OBJECT has none: any object."""
+
+    JSON_OBJECT = "json_object"
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    LARK = "lark"
+    GBNF = "gbnf"
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """The answer, all of it and without reasoning, is one of this grammar. Raises UsageError for what cannot be one."""
+
+    kind: GrammarKind
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "kind", GrammarKind(self.kind))
+        except ValueError:
+            raise UsageError(f"a grammar of kind {self.kind!r:.40}; known are {', '.join(GrammarKind)}") from None
+        size = len(self.text.encode(errors="replace"))
+        if size > MAX_GRAMMAR_BYTES:
+            raise UsageError(f"the {self.kind} has {size:,} bytes; at most {MAX_GRAMMAR_BYTES:,} are taken")
+        takes_text = self.kind is not GrammarKind.JSON_OBJECT
+        if bool(self.text) != takes_text:
+            raise UsageError(f"a {self.kind} " + ("needs a text: it is empty" if takes_text else "takes no text"))
+
+
+class ConstraintError(Exception):
+    """A grammar cannot go on: its parser ran into a limit, or nothing fits any more."""
+
+
+class Constraint(Protocol):
+    """Of one answer, at its end so far. Every call may raise ConstraintError, and then no more are made."""
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next, whatever the model says; at the grammar's end a stop token. Often none."""
+        ...
+
+    def allowed(self) -> Allowed:
+        """At least one. A stop token is among them where the answer may end."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """One more token, an allowed one."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last token ended the answer."""
+        ...
+
+
+class Constraints(Protocol):
+    """Of one vocabulary."""
+
+    def start(self, grammar: Grammar) -> Constraint:
+        """Raises UsageError naming what is wrong with the grammar."""
+        ...
