@@ -27,7 +27,7 @@ from qwick.model.source import LoadProgress, open_source
 from qwick.opening import EngineOptions
 from qwick.prompting import Asked, Message, Prompt, Prompting, SamplingOptions, Scores
 from qwick.store import POCKET, find_model
-from qwick.streams import Completion, GrowingAnswer
+from qwick.streams import Burst, Completion, GrowingAnswer
 from qwick.text.segments import AnySegment, Kind
 from qwick.text.tools import ToolChoice, checked_tools
 
@@ -62,6 +62,14 @@ class AsyncStream(AsyncIterator[str]):
         while (segment := await self._next()) is not None:
             yield segment
 
+    async def burst(self) -> Burst | None:
+        """All that came since the last one, waiting for at least a token; None after the end. Instead of iterating."""
+        growing, ticket = await self._start()
+        if growing.completion is not None:
+            return growing.burst() if growing.waiting else None
+        await self._advance(growing, ticket)
+        return growing.burst()
+
     async def completion(self) -> Completion:
         """The whole answer; waits for what is still missing."""
         growing, ticket = await self._start()
@@ -76,6 +84,11 @@ class AsyncStream(AsyncIterator[str]):
             ticket.cancel()
             growing.end("cancelled")
         return await self.completion()
+
+    @property
+    def num_waiting(self) -> int:
+        """Tokens that came and that nobody has taken."""
+        return 0 if self._ticket is None else self._ticket.num_waiting
 
     def close(self) -> None:
         """Stop generating. What was not finished has no completion."""
@@ -211,19 +224,50 @@ class AsyncLLM:
         thinking_budget: int | None = None,
         loop_guard: bool = True,
         logprobs: int | None = None,
+        continues: bool = False,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncStream:
-        """Answer `messages` by the model's chat template; see LLM.chat. `logprobs`: as in `generate`."""
+        """Answer `messages` by the model's chat template; see LLM.chat. `logprobs`: as in `generate`.
+
+        continues  the last message is the beginning of the answer, which goes on from there
+        """
         prompting = self.prompting
 
         def ask() -> Asked:
             wanted = checked_tools(tools, tool_choice, parallel=parallel_tool_calls)
             asked = prompting.chat(
-                messages, think, stop, sampling, wanted, grammar, thinking_budget, loop_guard=loop_guard
+                messages,
+                think,
+                stop,
+                sampling,
+                wanted,
+                grammar,
+                thinking_budget,
+                loop_guard=loop_guard,
+                continues=continues,
             )
             return asked.scored(logprobs)
 
         return self._stream(ask)
+
+    async def encode(self, asked: str | Sequence[Message], *, think: bool | None = None) -> list[int]:
+        """The ids of a text (control tokens written in it count as such), or of a chat's whole prompt."""
+        prompting = self.prompting
+
+        def ids() -> list[int]:
+            if isinstance(asked, str):
+                return prompting.tokenizer.encode(asked, allow_special=True)
+            return list(prompting.chat(asked, think, (), {}).request.token_ids)
+
+        return await asyncio.get_running_loop().run_in_executor(self._texts, ids)
+
+    async def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ids, without control tokens. Raises UsageError for what is no id of this model."""
+        size = self.config.vocab_size
+        if wrong := [token_id for token_id in token_ids if not 0 <= token_id < size]:
+            raise UsageError(f"tokens has {wrong[0]}; ids of this model are 0 to {size - 1}")
+        decode = self.prompting.tokenizer.decode
+        return await asyncio.get_running_loop().run_in_executor(self._texts, decode, token_ids)
 
     async def score(
         self,

@@ -22,7 +22,7 @@ from qwick.sampling.params import SamplingParams
 from qwick.text.answer import Answer
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.quoting import Piece
-from qwick.text.segments import CLOSE, Segments, begins_in_thought
+from qwick.text.segments import CLOSE, OPEN, Segments, begins_in_thought
 from qwick.text.tokenizer import Tokenizer
 from qwick.text.tool_calls import ToolCalls
 from qwick.text.tools import NO_TOOLS, Tools, with_read_arguments
@@ -141,10 +141,12 @@ class Prompting:
         thinking_budget: int | None = None,
         *,
         loop_guard: bool = False,
+        continues: bool = False,
     ) -> Asked:
         """By the chat template. `think` None: as the model does by default, but not before a call that is forced.
 
         thinking_budget  tokens that the thought may take before it is ended, gracefully; 0: do not think
+        continues        the last message is how the answer begins: text that the prompt ends with
 
         Raises TemplateError, and UsageError for a thought before such a call, or a grammar that forbids calls.
         """
@@ -157,17 +159,25 @@ class Prompting:
             raise UsageError("a call that tool_choice requires begins the answer; ask without thinking, or with auto")
         think = self.thinks_by_default and not tools.forced if think is None else think
         params = self.params(self._without_calls(sampling) if tools.forbidden else sampling, think=think)
-        pieces = self._render(messages, think, tools)
+        begun = messages[-1] if continues and messages else None
+        asked = messages if begun is None else messages[:-1]
+        pieces = self._render(asked, think, tools)
         rendered = "".join(piece.text for piece in pieces)
         thought = self._thought(thinking_budget) if begins_in_thought(rendered) and not tools.forced else None
         if thought is None and begins_in_thought(rendered) and (grammar or thinking_budget):
             raise UsageError(f"this model has no token for {CLOSE}, where its answer begins; ask with think=False")
-        segments: Segments | ToolCalls = Segments(rendered)
-        if tools.may_call:
+        segments: Segments | ToolCalls | None = Segments(rendered)
+        if begun is not None:
+            if tools.offered or grammar is not None:
+                raise UsageError("an answer does not go on from a beginning with tools or a grammar; leave one out")
+            more, is_content = _beginning(begun, pieces)
+            pieces += tuple(Piece(text, text in self.tokenizer.added_tokens) for text in more)
+            thought, segments = (None, None) if is_content else (thought, segments)
+        if tools.may_call and segments is not None:
             segments = ToolCalls(tools, segments)
         pieces += self._pieces(tools.forced)
         ids = self.tokenizer.encode_pieces(pieces)
-        boundaries = self._boundaries(messages, think, tools, pieces, ids) if self._keeps else ()
+        boundaries = self._boundaries(asked, think, tools, pieces, ids) if self._keeps else ()
         request = Request(tuple(ids), params, boundaries, thought=thought, grammar=grammar, loop_guard=loop_guard)
         return Asked(request, self._answer(stop, segments, tools.forced))
 
@@ -262,3 +272,22 @@ class Prompting:
 
     def _answer(self, stop: str | Sequence[str], segments: Segments | ToolCalls | None, begun: str = "") -> Answer:
         return Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments, begun)
+
+
+def _beginning(message: Message, prompt: Sequence[Piece]) -> tuple[list[str], bool]:
+    """What follows `prompt` when the answer begins like `message`, and whether its content has begun.
+
+    Where the prompt leaves a thought open, it is the message's own, closed as templates close it before content.
+    """
+    content, reasoning = message.get("content") or "", message.get("reasoning_content") or ""
+    if message.get("role") != "assistant" or not isinstance(content, str) or not isinstance(reasoning, str):
+        raise UsageError("an answer goes on from a message of the assistant, with text as its content")
+    if message.get("tool_calls"):
+        raise UsageError("an answer does not go on from tool calls; give their results")
+    if not "".join(piece.text for piece in prompt).rstrip().endswith(OPEN):
+        if reasoning:
+            raise UsageError("an answer does not go on from reasoning_content where the model does not think")
+        return [content] if content else [], bool(content)
+    if not content:
+        return [reasoning] if reasoning else [], False
+    return [f"{reasoning}\n" if reasoning else "\n", CLOSE, f"\n\n{content}"], True

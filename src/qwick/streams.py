@@ -36,6 +36,16 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What came of an answer at once: pieces of its text, and the tokens, with their log-probabilities if asked for."""
+
+    segments: tuple[AnySegment, ...]
+    token_ids: tuple[int, ...]
+    scored: tuple[Scored, ...]
+    prompt_scored: tuple[Scored, ...] = ()
+
+
 class GrowingAnswer:
     """An answer and the events that it grows by.
 
@@ -50,6 +60,7 @@ class GrowingAnswer:
         self._token_ids: list[int] = []
         self._scored: list[Scored] = []
         self._prompt_scored: tuple[Scored, ...] = ()
+        self._num_burst = 0  # tokens that `burst` has given
         self._stats = Stats(prompt_tokens=prompt_tokens)
 
     def take(self, event: Event) -> bool:
@@ -66,6 +77,14 @@ class GrowingAnswer:
             return False
         self.end("stop" if self._answer.stopped or event.finish == Finish.STOP else "length")
         return event.finish is None
+
+    def burst(self) -> Burst:
+        """What came since the last one."""
+        segments, start = tuple(self.waiting), self._num_burst
+        self.waiting.clear()
+        self._num_burst = len(self._token_ids)
+        prompt_scored = self._prompt_scored if start == 0 else ()
+        return Burst(segments, tuple(self._token_ids[start:]), tuple(self._scored[start:]), prompt_scored)
 
     def end(self, reason: Ending) -> None:
         """No more tokens come."""

@@ -1,9 +1,9 @@
 """One line of a batch's output, in the form in which its question came."""
 
 import json
-from time import time
 from typing import Any
 
+from qwick.api.answers import chat_choice, error_body, text_choice, usage, whole
 from qwick.batch.lines import CHAT_URL, Line
 from qwick.errors import EngineError, QwickError
 from qwick.prompting import Scores
@@ -15,11 +15,11 @@ Json = dict[str, Any]
 def answered(line: Line, completion: Completion, model: str) -> bytes:
     """The line of an answer."""
     stats = completion.stats
-    usage = _usage(stats.prompt_tokens, stats.generated_tokens, stats.cached_tokens)
+    used = usage(stats.prompt_tokens, stats.generated_tokens, stats.cached_tokens)
     if line.is_openai:
-        return _openai_line(line, 200, _body(line, model, _choice(line, completion), usage))
+        return _openai_line(line, 200, _body(line, completion, model, used))
     reasoning = {"reasoning": completion.reasoning} if completion.reasoning else {}
-    answer = {"text": completion.text, **reasoning, "finish_reason": completion.finish_reason, "usage": usage}
+    answer = {"text": completion.text, **reasoning, "finish_reason": completion.finish_reason, "usage": used}
     return _plain_line(line, answer)
 
 
@@ -29,8 +29,8 @@ def scored(line: Line, scores: Scores) -> bytes:
         {"text": choice.text, "logprob": choice.logprob, "token_logprobs": choice.token_logprobs}
         for choice in scores.choices
     ]
-    usage = _usage(scores.prompt_tokens, 0, scores.cached_tokens)
-    return _plain_line(line, {"best": scores.best.text, "choices": choices, "usage": usage})
+    used = usage(scores.prompt_tokens, 0, scores.cached_tokens)
+    return _plain_line(line, {"best": scores.best.text, "choices": choices, "usage": used})
 
 
 def failed(line: Line, error: str | QwickError) -> bytes:
@@ -40,37 +40,14 @@ def failed(line: Line, error: str | QwickError) -> bytes:
     if not line.is_openai:
         return _plain_line(line, {"error": {"type": "engine" if is_ours else "request", "message": text}})
     kind = "server_error" if is_ours else "invalid_request_error"
-    body = {"error": {"message": text, "type": kind, "param": None, "code": None}}
-    return _openai_line(line, 500 if is_ours else 400, body)
+    return _openai_line(line, 500 if is_ours else 400, error_body(text, kind))
 
 
-def _choice(line: Line, completion: Completion) -> Json:
-    ending = {"index": 0, "logprobs": None, "finish_reason": completion.finish_reason}
-    if line.given["url"] != CHAT_URL:
-        return {**ending, "text": completion.text}
-    reasoning = {"reasoning_content": completion.reasoning} if completion.reasoning else {}
-    return {**ending, "message": {"role": "assistant", "content": completion.text, **reasoning}}
-
-
-def _body(line: Line, model: str, choice: Json, usage: Json) -> Json:
-    is_chat = line.given["url"] == CHAT_URL
-    return {
-        "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{line.number}",
-        "object": "chat.completion" if is_chat else "text_completion",
-        "created": int(time()),
-        "model": model,
-        "choices": [choice],
-        "usage": usage,
-    }
-
-
-def _usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Json:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": cached_tokens},
-    }
+def _body(line: Line, completion: Completion, model: str, used: Json) -> Json:
+    if line.given["url"] == CHAT_URL:
+        return whole("chat.completion", f"chatcmpl-{line.number}", model, [chat_choice(0, completion)], used)
+    choice = text_choice(0, completion.text, completion.finish_reason)
+    return whole("text_completion", f"cmpl-{line.number}", model, [choice], used)
 
 
 def _openai_line(line: Line, status: int, body: Json) -> bytes:

@@ -21,6 +21,7 @@ from qwick.cli.inspect import inspect
 from qwick.cli.list import list_models
 from qwick.cli.rm import rm
 from qwick.cli.run import run
+from qwick.cli.serve import serve
 from qwick.cli.show import show
 from qwick.cli.verify import verify
 from qwick.errors import UsageError
@@ -65,7 +66,7 @@ def _flowing(command: Callable[..., None]) -> str:
 
 
 for panel, group in {
-    "Answers": {"run": run, "chat": chat, "batch": batch},
+    "Answers": {"run": run, "chat": chat, "batch": batch, "serve": serve},
     "Models": {
         "list": list_models,
         "show": show,

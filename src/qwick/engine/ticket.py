@@ -36,6 +36,11 @@ class Ticket:
         events, self._events = self._events, []
         return events
 
+    @property
+    def num_waiting(self) -> int:
+        """Events that nobody has taken yet."""
+        return len(self._events)
+
     def cancel(self) -> None:
         """No more of it. Fine when it is over."""
         self._cancel(self)

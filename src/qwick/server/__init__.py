@@ -1,0 +1,1 @@
+"""`qwick serve`: OpenAI's API over HTTP, for one model."""

@@ -1,0 +1,146 @@
+"""The routes: which path asks what. Nothing else is decided here."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from qwick import __version__
+from qwick.api.answers import Json
+from qwick.api.requests import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from qwick.errors import QwickError
+from qwick.server import errors
+from qwick.server.asking import respond
+from qwick.server.chat import ChatQuestion
+from qwick.server.completions import CompletionQuestion
+from qwick.server.errors import ApiError, AsciiJson
+from qwick.server.gate import Gate
+from qwick.server.metrics import CONTENT_TYPE, Metrics
+from qwick.server.models import model_list, model_of
+from qwick.server.service import Service
+
+_ERROR = {"description": "OpenAI's error object"}
+_ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 404, 408, 413, 429, 500, 503, 504), _ERROR)
+
+
+def make_app(service: Service) -> FastAPI:
+    """Of a service that may still be opening its model."""
+    app = FastAPI(
+        title="qwick",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        responses=_ERRORS,
+        openapi_url="/openapi.json",
+    )
+    _add_answers(app, service)
+    _add_rest(app, service)
+    _add_errors(app)
+    metrics = Metrics(service)
+
+    @app.get("/metrics")
+    async def metrics_text() -> Response:
+        """For Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    if service.options.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(service.options.cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    app.add_middleware(Gate, options=service.options, watcher=metrics)
+    return app
+
+
+def _add_answers(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request, body: ChatRequest) -> Response:
+        """Answer a chat."""
+        service.check_model(body.model)
+        try:
+            question = ChatQuestion(service.llm, body, service.options.think)
+            return await respond(service, question, request.receive, request.scope["qwick.note"])
+        except QwickError as error:
+            raise errors.of(error, tuple(ChatRequest.model_fields)) from None
+
+    @app.post("/v1/completions")
+    async def completions(request: Request, body: CompletionRequest) -> Response:
+        """Continue a prompt."""
+        service.check_model(body.model)
+        try:
+            question = CompletionQuestion(service.llm, body)
+            return await respond(service, question, request.receive, request.scope["qwick.note"])
+        except QwickError as error:
+            raise errors.of(error, tuple(CompletionRequest.model_fields)) from None
+
+    @app.post("/tokenize")
+    async def tokenize(body: TokenizeRequest) -> Response:
+        """The ids of a text, or of a chat's prompt."""
+        service.check_model(body.model)
+        llm, text = service.llm, body.text()
+        messages = [message.plain() for message in body.messages or ()]
+        think = service.options.think if body.enable_thinking is None else body.enable_thinking
+        ids = await llm.encode(messages if text is None else text, think=think)
+        return AsciiJson({"tokens": ids, "count": len(ids), "max_model_len": llm.context_len})
+
+    @app.post("/detokenize")
+    async def detokenize(body: DetokenizeRequest) -> Response:
+        """The text of ids."""
+        service.check_model(body.model)
+        text = await service.llm.decode(body.tokens)
+        return AsciiJson({"prompt": text, "content": text})
+
+
+def _add_rest(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/models")
+    async def models() -> Json:
+        """The model, under each of its names."""
+        return model_list(service)
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Json:
+        """One of them."""
+        service.check_model(name)
+        return model_of(service, name)
+
+    @app.get("/health")
+    async def health() -> Json:
+        """Whether the server runs; it may still be loading the model."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> Json:
+        """Whether a question would be answered now."""
+        service.require_ready()
+        return {"status": "ready"}
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError) -> Response:
+        return _told(request, error)
+
+    @app.exception_handler(QwickError)
+    async def failed(request: Request, error: QwickError) -> Response:
+        return _told(request, errors.of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return _told(request, errors.of_validation(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> Response:
+        wrong = f"{request.method} {request.url.path!a:.200}: {error.detail}; /openapi.json lists what there is"
+        return _told(request, ApiError(error.status_code, wrong))
+
+    _ = refused, failed, invalid, unrouted
+
+
+def _told(request: Request, error: ApiError) -> Response:
+    request.scope["qwick.note"].told["error"] = error.code or error.kind
+    return error.response

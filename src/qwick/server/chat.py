@@ -1,0 +1,87 @@
+"""/v1/chat/completions."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+from qwick.api.answers import Form, Json, assistant_message, chat_choice, chat_logprobs, usage_of
+from qwick.api.requests import ChatRequest
+from qwick.async_llm import AsyncLLM, AsyncStream
+from qwick.server.asking import Bursts
+from qwick.server.stream import Chunks
+from qwick.streams import Burst, Completion
+from qwick.text.segments import Kind, Segment
+
+FIELDS = {Kind.REASONING: "reasoning_content", Kind.CONTENT: "content"}
+
+
+class ChatQuestion:
+    """`think`: the server's own switch, for chats that do not say. Raises UsageError for what does not fit together."""
+
+    form: Form = "chat.completion"
+    prefix = "chatcmpl"
+
+    def __init__(self, llm: AsyncLLM, body: ChatRequest, think: bool | None) -> None:
+        self._llm, self._text_of = llm, llm.prompting.tokenizer.token_bytes
+        said = body.thinks
+        self._think = think if said is None else said
+        self._messages = body.plain_messages()
+        self._top, self._stops, self._continues = body.top, body.stops(), body.continues
+        self.count = body.n or 1
+        self._sampling = [body.sampling(index, body.longest) for index in range(self.count)]
+        self.warnings: Sequence[str] = body.warnings()
+        self.is_streamed, self.includes_usage = bool(body.stream), body.includes_usage
+
+    async def ask(self) -> Sequence[AsyncStream]:
+        return [
+            self._llm.chat(
+                self._messages,
+                think=self._think,
+                stop=self._stops,
+                logprobs=self._top,
+                continues=self._continues,
+                **sampling,
+            )
+            for sampling in self._sampling
+        ]
+
+    def choice(self, index: int, completion: Completion) -> Json:
+        logprobs = None
+        if self._top is not None:
+            logprobs = chat_logprobs(completion.token_ids, completion.scored, self._text_of)
+        return chat_choice(index, completion, logprobs)
+
+    async def frames(self, index: int, answer: Bursts, chunks: Chunks) -> AsyncGenerator[bytes]:
+        yield chunks.choice(index, {"role": "assistant", "content": ""})
+        async for burst in answer.all():
+            if frame := self._frame(index, burst, chunks):
+                yield frame
+        completion = await answer.completion()
+        yield chunks.choice(index, {}, finish_reason=completion.finish_reason)
+
+    def used(self, completions: Sequence[Completion]) -> Json:
+        return usage_of([completion.stats for completion in completions])
+
+    def done(self, completions: Sequence[Completion]) -> None:
+        """Have the engine read the answer as history, so that the next turn reads only its own message."""
+        if len(completions) == 1 and not self._continues:
+            answer = assistant_message(completions[0])
+            self._llm.remember([*self._messages, answer], think=self._think)
+
+    def _frame(self, index: int, burst: Burst, chunks: Chunks) -> bytes:
+        if self._top is not None:
+            logprobs = chat_logprobs(burst.token_ids, burst.scored, self._text_of)
+            delta = {FIELDS[kind]: text for kind, text in _joined(burst.segments)}
+            return chunks.choice(index, delta or {"content": ""}, logprobs=logprobs)
+        return b"".join(chunks.text(index, FIELDS[kind], text) for kind, text in _joined(burst.segments))
+
+
+def _joined(segments: Sequence[Segment]) -> Sequence[Segment]:
+    """Neighbours of one kind as one."""
+    if len(segments) < 2:
+        return segments
+    found: list[Segment] = []
+    for segment in segments:
+        if found and found[-1].kind is segment.kind:
+            found[-1] = Segment(segment.kind, found[-1].text + segment.text)
+        else:
+            found.append(segment)
+    return found
