@@ -80,7 +80,8 @@ def test_bodies_that_are_none(server: Running) -> None:
 
 def test_the_log_has_no_prompts(server: Running) -> None:
     server.ask("/v1/completions", {"prompt": "a secret nobody should read", "max_tokens": 1}, {"x-request-id": "my-id"})
-    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+    server.until(lambda: "my-id" in server.log)  # it is written behind the answer
+    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{") and line.endswith("}")]
     (line,) = [line for line in lines if line.get("id") == "my-id"]
     assert line["prompt_tokens"] > 0
     assert "secret" not in server.log

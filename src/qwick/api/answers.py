@@ -66,8 +66,15 @@ def chat_choice(index: int, completion: Completion, logprobs: Json | None = None
 
 def assistant_message(completion: Completion) -> Json:
     """An answer as the message that clients keep as history; the reasoning apart from the content."""
-    reasoning = {"reasoning_content": completion.reasoning} if completion.reasoning else {}
-    return {"role": "assistant", "content": completion.text, **reasoning}
+    found: Json = {"role": "assistant", "content": completion.text}
+    if completion.reasoning:
+        found["reasoning_content"] = completion.reasoning
+    if completion.tool_calls:
+        found |= {
+            "content": completion.text or None,
+            "tool_calls": [call.as_message() for call in completion.tool_calls],
+        }
+    return found
 
 
 def text_choice(index: int, text: str, finish_reason: str | None, logprobs: Json | None = None) -> Json:

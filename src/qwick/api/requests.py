@@ -123,12 +123,59 @@ class TextPart(Form):
     cache_control: Habit = None
 
 
+class CalledFunction(Form):
+    """Of a call: its arguments are a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class Call(Form):
+    """A call of an earlier answer."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: Habit = None
+
+
+class Function(Form):
+    """What the model may call: `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Form):
+    """One of those that are offered."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Form):
+    """Which one."""
+
+    name: str
+
+
+class NamedTool(Form):
+    """The one to be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
 class Message(Form):
     """One message of a chat. What clients keep of earlier answers may be sent as it came."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     reasoning_content: str | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
     name: Habit = None
     refusal: Unsupported = None
     audio: Unsupported = None
@@ -140,9 +187,14 @@ class Message(Form):
         parts = self.content
         content = parts if isinstance(parts, str) else "".join(part.text for part in parts or ())
         role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": content} | (
-            {"reasoning_content": self.reasoning_content} if self.reasoning_content else {}
-        )
+        found: dict[str, Any] = {"role": role, "content": content}
+        if self.reasoning_content:
+            found["reasoning_content"] = self.reasoning_content
+        if self.tool_calls:
+            found["tool_calls"] = [call.model_dump(exclude={"index"}, exclude_none=True) for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            found["tool_call_id"] = self.tool_call_id
+        return found
 
 
 class TemplateOptions(Form):
@@ -176,7 +228,9 @@ class ChatRequest(Asking):
     add_generation_prompt: bool | None = None
     response_format: TextFormat | None = None
     modalities: list[Literal["text"]] | None = None
-    parallel_tool_calls: Habit = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     audio: Unsupported = None
     functions: Unsupported = None
     function_call: Unsupported = None
@@ -186,6 +240,18 @@ class ChatRequest(Asking):
     def plain_messages(self) -> list[dict[str, Any]]:
         """As AsyncLLM.chat takes them."""
         return [message.plain() for message in self.messages]
+
+    def plain_tools(self) -> list[dict[str, Any]]:
+        """As AsyncLLM.chat takes them."""
+        return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools or ()]
+
+    @property
+    def choice(self) -> str | dict[str, Any]:
+        """Of a tool. Raises UsageError where there is none."""
+        choice = self.tool_choice
+        if not self.tools and choice not in (None, "auto", "none"):
+            raise UsageError("tool_choice wants a call, and no tools are offered")
+        return choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto"
 
     @property
     def thinks(self) -> bool | None:
@@ -232,7 +298,9 @@ class ChatRequest(Asking):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def warnings(self) -> list[str]:
-        given = ["parallel_tool_calls"] if self.parallel_tool_calls is not None else []
+        given = ["parallel_tool_calls"] if self.parallel_tool_calls is not None and not self.tools else []
+        if any(tool.function.strict for tool in self.tools or ()):
+            given.append("tools.function.strict")
         if any(message.name is not None for message in self.messages):
             given.append("messages.name")
         return super().warnings() + [f"{name} is not used here" for name in given]

@@ -8,7 +8,7 @@ from qwick.async_llm import AsyncLLM, AsyncStream
 from qwick.server.asking import Bursts
 from qwick.server.stream import Chunks
 from qwick.streams import Burst, Completion
-from qwick.text.segments import Kind, Segment
+from qwick.text.segments import AnySegment, CallSegment, Kind, Segment
 
 FIELDS = {Kind.REASONING: "reasoning_content", Kind.CONTENT: "content"}
 
@@ -24,6 +24,8 @@ class ChatQuestion:
         said = body.thinks
         self._think = think if said is None else said
         self._messages = body.plain_messages()
+        self._tools, self._choice = body.plain_tools(), body.choice
+        self._parallel = body.parallel_tool_calls is not False
         self._top, self._stops, self._continues = body.top, body.stops(), body.continues
         self.count = body.n or 1
         self._sampling = [body.sampling(index, body.longest) for index in range(self.count)]
@@ -35,6 +37,9 @@ class ChatQuestion:
             self._llm.chat(
                 self._messages,
                 think=self._think,
+                tools=self._tools,
+                tool_choice=self._choice if self._tools else "auto",
+                parallel_tool_calls=self._parallel,
                 stop=self._stops,
                 logprobs=self._top,
                 continues=self._continues,
@@ -64,24 +69,45 @@ class ChatQuestion:
         """Have the engine read the answer as history, so that the next turn reads only its own message."""
         if len(completions) == 1 and not self._continues:
             answer = assistant_message(completions[0])
-            self._llm.remember([*self._messages, answer], think=self._think)
+            self._llm.remember([*self._messages, answer], think=self._think, tools=self._tools)
 
     def _frame(self, index: int, burst: Burst, chunks: Chunks) -> bytes:
         if self._top is not None:
             logprobs = chat_logprobs(burst.token_ids, burst.scored, self._text_of)
-            delta = {FIELDS[kind]: text for kind, text in _joined(burst.segments)}
-            return chunks.choice(index, delta or {"content": ""}, logprobs=logprobs)
-        return b"".join(chunks.text(index, FIELDS[kind], text) for kind, text in _joined(burst.segments))
+            scored = chunks.choice(index, {"content": ""}, logprobs=logprobs)
+            return scored + self._frame_of(index, burst.segments, chunks)
+        return self._frame_of(index, burst.segments, chunks)
+
+    def _frame_of(self, index: int, segments: Sequence[AnySegment], chunks: Chunks) -> bytes:
+        return b"".join(
+            chunks.text(index, FIELDS[segment.kind], segment.text)
+            if isinstance(segment, Segment)
+            else _call_frame(index, segment, chunks)
+            for segment in _joined(segments)
+        )
 
 
-def _joined(segments: Sequence[Segment]) -> Sequence[Segment]:
-    """Neighbours of one kind as one."""
+def _call_frame(index: int, segment: CallSegment, chunks: Chunks) -> bytes:
+    """A call's id and name first, then its arguments as they grow; its end is said by what follows."""
+    match segment.kind:
+        case Kind.CALL:
+            begun = {"id": segment.id, "type": "function", "function": {"name": segment.name, "arguments": ""}}
+        case Kind.ARGUMENTS:
+            begun = {"function": {"arguments": segment.text}}
+        case _:
+            return b""
+    return chunks.choice(index, {"tool_calls": [{"index": segment.index, **begun}]})
+
+
+def _joined(segments: Sequence[AnySegment]) -> Sequence[AnySegment]:
+    """Neighbours of one kind of text as one."""
     if len(segments) < 2:
         return segments
-    found: list[Segment] = []
+    found: list[AnySegment] = []
     for segment in segments:
-        if found and found[-1].kind is segment.kind:
-            found[-1] = Segment(segment.kind, found[-1].text + segment.text)
+        last = found[-1] if found else None
+        if isinstance(segment, Segment) and isinstance(last, Segment) and last.kind is segment.kind:
+            found[-1] = Segment(segment.kind, last.text + segment.text)
         else:
             found.append(segment)
     return found

@@ -103,7 +103,7 @@ class CompletionQuestion:
         return chunks.choice(index, {"text": text}, logprobs=lists.push(*self._echoed(index, burst.prompt_scored)))
 
     def _frame(self, index: int, burst: Burst, lists: TextLogprobs, chunks: Chunks) -> bytes:
-        text = "".join(text for _, text in burst.segments)
+        text = "".join(segment.text for segment in burst.segments)
         if self._top is None:
             return chunks.text(index, "text", text) if text else b""
         return chunks.choice(index, {"text": text}, logprobs=lists.push(burst.token_ids, burst.scored))

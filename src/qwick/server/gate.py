@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 from collections import deque
+from contextlib import suppress
 from json import dumps
 from time import monotonic
 from typing import Protocol
@@ -22,6 +23,7 @@ from qwick.server.service import Gone, Note
 
 OPEN_PATHS = frozenset({"/health", "/ready"})  # what a supervisor asks: nothing of the model is in the answer
 BODY_SECONDS = 30.0  # between two pieces of a body
+MOST_DISCARDED = 256 << 20  # bytes of one that is too long
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 log = logging.getLogger("qwick.server.requests")
@@ -65,6 +67,8 @@ class Gate:
             told = errors.of(error)
             note.told["error"] = told.code or told.kind
             if exchange.status is None:
+                if told.status == 413:
+                    await exchange.discard()
                 await told.response(scope, receive, exchange.send)
         finally:
             if allowance is not None:
@@ -151,6 +155,14 @@ class _Exchange:
             raise self._too_long()
         self._is_read = not message.get("more_body", False)
         return message
+
+    async def discard(self) -> None:
+        """Read on for a while: who is cut off while he sends does not read why."""
+        left = MOST_DISCARDED
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BODY_SECONDS):
+                while left > 0 and (message := await self._receive()).get("more_body", False):
+                    left -= len(message.get("body", b""))
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
