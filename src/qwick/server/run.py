@@ -47,11 +47,13 @@ class _Server(uvicorn.Server):
 
 def listen(host: str, port: int) -> socket.socket:
     """The socket that callers will reach; port 0: any. Raises UsageError."""
+    if not 0 <= port < 1 << 16:  # the system would take the rest of a division
+        raise UsageError(f"cannot listen on port {port}; ports are 0 to 65535")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
         return socket.create_server(address[:2], family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UsageError(f"cannot listen on {host}, port {port}: {error}; --host and --port name another") from None
 
 
