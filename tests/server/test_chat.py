@@ -1,5 +1,6 @@
 """/v1/chat/completions, asked by the official client over HTTP."""
 
+import json
 from typing import Any
 
 import openai
@@ -184,6 +185,19 @@ def test_a_prompt_that_does_not_fit_is_refused_as_openai_does(client: openai.Ope
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model="pocket", messages=messages, stream=stream)
         assert refused.value.code == "context_length_exceeded"
+
+
+def test_answers_of_a_form(client: openai.OpenAI, server: Running) -> None:
+    schema = {"type": "object", "properties": {"sum": {"enum": [42]}}, "required": ["sum"]}
+    schema |= {"additionalProperties": False}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "sum", "schema": schema}}
+    answer = client.chat.completions.create(**GREEDY, response_format=form, max_tokens=60)
+    assert json.loads(answer.choices[0].message.content or "") == {"sum": 42}
+    for more in ({"regex": "(yes|no)"}, {"grammar": 'root ::= "yes" | "no"'}, {"grammar": 'start: "yes" | "no"'}):
+        _, found, _ = server.ask("/v1/chat/completions", {"messages": QUESTION, "max_tokens": 30, **more})
+        assert found["choices"][0]["message"]["content"] in {"yes", "no"}
+    for wrong in ({"regex": "("}, {"regex": "a", "grammar": "b"}, {"response_format": {"type": "json_schema"}}):
+        assert server.ask("/v1/chat/completions", {"messages": QUESTION, **wrong})[0] == 400
 
 
 def test_names_of_the_model(client: openai.OpenAI) -> None:

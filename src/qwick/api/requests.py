@@ -4,10 +4,13 @@ What is not a field here is refused by its name. What clients send by habit, and
 named in `warnings` of the answer.
 """
 
+import re
+from json import dumps
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from qwick.engine.constraint import Grammar, GrammarKind
 from qwick.errors import UsageError
 from qwick.prompting import SamplingOptions
 from qwick.sampling.logprobs import MOST_TOP
@@ -15,6 +18,8 @@ from qwick.sampling.params import MAX_SEED
 
 MOST_CHOICES = 32
 MOST_STOPS = 64
+
+_LARK_START = re.compile(r"^start\s*:(?!:)", re.MULTILINE)
 
 Habit: TypeAlias = Annotated[Any, Field(description="Taken and not used; `warnings` of the answer names it.")]
 Unsupported: TypeAlias = Annotated[None, Field(description="Not supported: null, or left out.")]
@@ -203,10 +208,20 @@ class TemplateOptions(Form):
     enable_thinking: bool | None = None
 
 
-class TextFormat(Form):
+class JsonSchema(Form):
+    """Of an answer; `strict` or not, it is kept to."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class Format(Form):
     """What answers are written in."""
 
-    type: Literal["text"]
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
@@ -226,7 +241,10 @@ class ChatRequest(Asking):
     reasoning_effort: Effort | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
-    response_format: TextFormat | None = None
+    response_format: Format | None = None
+    regex: str | None = None
+    grammar: Annotated[str | None, Field(description="GBNF, or Lark where it has a rule `start:`.")] = None
+    thinking_budget: Annotated[int, Field(ge=0, le=(1 << 31) - 1)] | None = None
     modalities: list[Literal["text"]] | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
@@ -252,6 +270,25 @@ class ChatRequest(Asking):
         if not self.tools and choice not in (None, "auto", "none"):
             raise UsageError("tool_choice wants a call, and no tools are offered")
         return choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto"
+
+    def constraint(self) -> Grammar | None:
+        """What the answer, behind its thought, must be. Raises UsageError."""
+        format = self.response_format
+        found: list[Grammar] = []
+        if format is not None and (format.json_schema is None) == (format.type == "json_schema"):
+            raise UsageError("response_format has a json_schema if, and only if, that is its type")
+        if format is not None and format.json_schema is not None:
+            found.append(Grammar(GrammarKind.JSON_SCHEMA, dumps(format.json_schema.schema_)))
+        elif format is not None and format.type == "json_object":
+            found.append(Grammar(GrammarKind.JSON_OBJECT))
+        if self.regex is not None:
+            found.append(Grammar(GrammarKind.REGEX, self.regex))
+        if self.grammar is not None:
+            is_lark = _LARK_START.search(self.grammar) is not None
+            found.append(Grammar(GrammarKind.LARK if is_lark else GrammarKind.GBNF, self.grammar))
+        if len(found) > 1:
+            raise UsageError("give one of response_format, regex and grammar")
+        return found[0] if found else None
 
     @property
     def thinks(self) -> bool | None:

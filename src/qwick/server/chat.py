@@ -25,6 +25,7 @@ class ChatQuestion:
         self._think = think if said is None else said
         self._messages = body.plain_messages()
         self._tools, self._choice = body.plain_tools(), body.choice
+        self._grammar, self._budget = body.constraint(), body.thinking_budget
         self._parallel = body.parallel_tool_calls is not False
         self._top, self._stops, self._continues = body.top, body.stops(), body.continues
         self.count = body.n or 1
@@ -40,6 +41,8 @@ class ChatQuestion:
                 tools=self._tools,
                 tool_choice=self._choice if self._tools else "auto",
                 parallel_tool_calls=self._parallel,
+                grammar=self._grammar,
+                thinking_budget=self._budget,
                 stop=self._stops,
                 logprobs=self._top,
                 continues=self._continues,
