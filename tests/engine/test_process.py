@@ -313,9 +313,9 @@ def test_the_child_ends_with_its_parent(folder, number):
     parent.stdout.close()
 
 
-def test_the_child_imports_neither_torch_nor_text_nor_the_command_line():
+def test_the_child_imports_neither_torch_nor_tokenizers_nor_the_command_line():
     program = "import sys, qwick.engine_child; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     modules = set(done.stdout.split())
-    unwanted = {"torch", "tokenizers", "jinja2", "typer", "rich", "qwick.llm", "qwick.cli", "qwick.text", "asyncio"}
+    unwanted = {"torch", "tokenizers", "jinja2", "typer", "rich", "qwick.llm", "qwick.cli", "llguidance", "asyncio"}
     assert not modules & unwanted
