@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -359,6 +359,15 @@ def bf16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def write_safetensors(path: Path, tensors: list[Planned], seed: int) -> None:
+    with path.open("wb") as file:
+        write_header(file, tensors)
+        for tensor in tensors:
+            for values in tensor.chunks(seed):
+                file.write(values.data)
+
+
+def write_header(file: BinaryIO, tensors: list[Planned]) -> None:
+    """What stands before the values in a safetensors file."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:
@@ -366,11 +375,7 @@ def write_safetensors(path: Path, tensors: list[Planned], seed: int) -> None:
         header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors:
-            for values in tensor.chunks(seed):
-                file.write(values.data)
+    file.write(len(text).to_bytes(8, "little") + text)
 
 
 def _split(tensors: list[Planned], parts: int) -> list[list[Planned]]:

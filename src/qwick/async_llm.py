@@ -32,7 +32,6 @@ from qwick.text.segments import AnySegment, Kind
 from qwick.text.tools import ToolChoice, checked_tools
 
 T = TypeVar("T")
-_CHILD = "qwick.engine_child"
 
 
 class AsyncStream(AsyncIterator[str]):
@@ -138,6 +137,7 @@ class AsyncLLM:
     options       of the engine, as for `LLM`; `max_sequences` answers at a time, more wait
     progress      called with (bytes done, bytes in all) while weights load, also after a restart
     hang_seconds  an engine that is silent so long while there is work is ended, and started again
+    child         the main module of the engine's process, to be run with `python -m`
 
     A fault of the engine, even one that ends its process, fails the answers that it touched with EngineError; others
     wait for the next process, which starts at once.
@@ -150,8 +150,9 @@ class AsyncLLM:
         *,
         progress: LoadProgress | None = None,
         hang_seconds: float = HANG_SECONDS,
+        child: str = "qwick.engine_child",
     ) -> None:
-        self._name, self._options = str(path), options or EngineOptions()
+        self._name, self._options, self._child = str(path), options or EngineOptions(), child
         self._progress, self._hang_seconds = progress, hang_seconds
         self._texts = ThreadPoolExecutor(1, "prompts")  # one: a tokenizer learns as it encodes
         self._process: EngineProcess | None = None
@@ -167,7 +168,9 @@ class AsyncLLM:
                 await asyncio.wait([preparing])
                 self._options = replace(self._options, memory_elsewhere=resident_bytes())
             options = (self._name, self._options)
-            self._process = EngineProcess(_CHILD, options, progress=self._progress, hang_seconds=self._hang_seconds)
+            self._process = EngineProcess(
+                self._child, options, progress=self._progress, hang_seconds=self._hang_seconds
+            )
             self._ready = await self._process.start()
             self._prompting = await preparing
         except BaseException:

@@ -1,0 +1,118 @@
+"""What a scripted model says, and how it goes on where its answer was made to say something else.
+
+The script stands in the prompt: JSON behind the last `SCRIPT: ` of the last turn (the user's message, a tool's result;
+of a prompt without turns, anywhere). A text is the answer, as the model would write it behind the generation prompt:
+`thought</think>\n\nanswer`, `<tool_call>…`. A list of texts: each is as likely as the others.
+
+An answer follows its script token by token. What the script did not say (a budget's closing sentence, a grammar's
+names, the beginning of a call in the prompt) is read against it like this: an added token, such as `</think>`, leads
+behind its next occurrence, if there is one; of other tokens each byte that comes next in the script is ticked off, the
+others are passed over. So a script with a thought serves a prompt whose thought is empty: it goes on behind `</think>`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from tests.scripted.words import Words
+
+MARK = "SCRIPT: "
+NO_SCRIPT = "There is no script in the last turn."
+# Logits. A forbidding bias (-100) takes the script's own token below all others, temperature 2 does not.
+SAID, BEGINS, ENDS, CLOSES = 60.0, 20.0, 10.0, 5.0
+CLOSERS = ('"', "}", "]", "0")  # what ends a form that the script knows nothing of, the likeliest first
+Favoured = dict[int, float]
+"""The logits of the tokens that stand out, by id; of the others the lower id is likelier (`network.py`)."""
+
+
+class Text:
+    """One text that may be said."""
+
+    def __init__(self, text: str, words: Words) -> None:
+        self._words = words
+        self._bytes = text.encode()
+        self._own: dict[int, int] = {}  # the token that begins at each border of the script's own tokens
+        at = 0
+        for token_id in words.encode(text):
+            self._own[at] = token_id
+            at += len(words.spelled[token_id])
+        self._own[at] = words.end
+
+    def followed(self, written: Iterable[int]) -> tuple[int, int]:
+        """How many bytes of the script are behind `written`, and how many of its bytes are none of the script's."""
+        at = strange = 0
+        for token_id in written:
+            spelled = self._words.spelled[token_id]
+            if token_id in self._words.added:
+                found = self._bytes.find(spelled, at)
+                at, strange = (found + len(spelled), strange) if found >= 0 else (at, strange + len(spelled))
+                continue
+            for byte in spelled:
+                is_next = at < len(self._bytes) and self._bytes[at] == byte
+                at, strange = at + is_next, strange + (not is_next)
+        return at, strange
+
+    def favoured(self, at: int) -> Favoured:
+        """At a border the script's own token; inside one what leads to its end. Then whatever else goes on so."""
+        begins = list(self._words.beginning(self._bytes[at:]))
+        found = {token_id: BEGINS + place / len(begins) for place, token_id in enumerate(begins)}
+        own = self._own.get(at)
+        if own is None:
+            border = min(border for border in self._own if border > at)
+            own = list(self._words.beginning(self._bytes[at:border]))[-1]
+        return found | {own: SAID}
+
+
+class Scripts:
+    """Of one vocabulary: a function of the token ids so far and nothing else, as a model is."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._start, self._end, self._think = (words.named(name) for name in ("<|im_start|>", "<|im_end|>", "<think>"))
+        self._read = lru_cache(maxsize=64)(self._texts)
+        self._forms = {words.end: ENDS}
+        for place, closer in enumerate(CLOSERS):
+            (token_id,) = words.encode(closer)
+            self._forms[token_id] = CLOSES - place
+
+    def favoured(self, token_ids: Sequence[int], prompt_len: int) -> Favoured:
+        """What may follow `token_ids`, of which `prompt_len` are the prompt."""
+        turn, written = self._divided(list(token_ids), prompt_len)
+        texts = self._read(turn)
+        followed = [text.followed(written) for text in texts]
+        least = min(strange for _, strange in followed)
+        found = dict(self._forms)
+        for text, (at, strange) in zip(texts, followed, strict=True):
+            if strange == least:
+                for token_id, logit in text.favoured(at).items():
+                    found[token_id] = max(logit, found.get(token_id, logit))
+        return found
+
+    def _divided(self, token_ids: list[int], prompt_len: int) -> tuple[tuple[int, ...], list[int]]:
+        """The turn that the answer answers, and what is written of the answer, in the prompt too."""
+        starts = [place for place, token_id in enumerate(token_ids) if token_id == self._start]
+        if not starts:
+            return tuple(token_ids[:prompt_len]), token_ids[prompt_len:]
+        turn = token_ids[starts[-2] if len(starts) > 1 else 0 : starts[-1]]
+        written = self._behind_break(token_ids[starts[-1] :])  # `<|im_start|>assistant\n`
+        if written[:1] == [self._think]:  # the template's own: no script says it
+            written = self._behind_break(written)
+        return tuple(turn), written
+
+    def _behind_break(self, token_ids: list[int]) -> list[int]:
+        """What follows the first token that is made of line breaks; nothing where there is none."""
+        breaks = (place for place, token_id in enumerate(token_ids) if not self._words.spelled[token_id].strip(b"\n"))
+        return token_ids[next(breaks, len(token_ids)) + 1 :]
+
+    def _texts(self, turn: tuple[int, ...]) -> list[Text]:
+        _, mark, script = self._words.text(list(turn)).rpartition(MARK)
+        try:
+            said = json.JSONDecoder().raw_decode(script)[0] if mark else NO_SCRIPT
+        except ValueError:  # in the middle of a prompt that is scored
+            said = NO_SCRIPT
+        return [Text(text, self._words) for text in ([said] if isinstance(said, str) else said)]
+
+
+def scripted(*texts: str, before: str = "") -> str:
+    """A message that makes a scripted model answer with this text, or with one of these."""
+    return f"{before}{MARK}{json.dumps(texts[0] if len(texts) == 1 else texts, ensure_ascii=False)}"
