@@ -253,14 +253,26 @@ class AsyncLLM:
 
         return self._stream(ask)
 
-    async def encode(self, asked: str | Sequence[Message], *, think: bool | None = None) -> list[int]:
-        """The ids of a text (control tokens written in it count as such), or of a chat's whole prompt."""
+    async def encode(
+        self,
+        asked: str | Sequence[Message],
+        *,
+        think: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        thinking_budget: int | None = None,
+        continues: bool = False,
+    ) -> list[int]:
+        """The ids of a text (control tokens written in it count as such), or of a chat's whole prompt, as of `chat`."""
         prompting = self.prompting
 
         def ids() -> list[int]:
             if isinstance(asked, str):
                 return prompting.tokenizer.encode(asked, allow_special=True)
-            return list(prompting.chat(asked, think, (), {}).request.token_ids)
+            wanted = checked_tools(tools, tool_choice, parallel=parallel_tool_calls)
+            chat = prompting.chat(asked, think, (), {}, wanted, None, thinking_budget, continues=continues)
+            return list(chat.request.token_ids)
 
         return await asyncio.get_running_loop().run_in_executor(self._texts, ids)
 

@@ -1,12 +1,17 @@
 """/v1/completions and the tokenizer's routes."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.server.running import Running
+from qwick import pocket
+from tests.server.running import Running, serving
 
+ROOT = Path(__file__).parents[2]
 GREEDY: Any = {"model": "pocket", "temperature": 0}
 
 
@@ -74,11 +79,100 @@ def test_sixteen_tokens_unless_told_otherwise(client: openai.OpenAI) -> None:
         {"prompt": "x", "best_of": 3},
         {"prompt": ["x"] * 100, "n": 32},
         {"prompt": "x", "messages": []},
+        {"prompt": "x", "regex": "("},
+        {"prompt": "x", "regex": "a", "guided_regex": "a"},
+        {"prompt": "x", "stream_options": {"include_usage": True}},
     ],
 )
 def test_what_is_wrong_is_said(server: Running, body: Any) -> None:
     status, answer, _ = server.ask("/v1/completions", body)
     assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+
+
+WAYS: list[Any] = [
+    {"regex": "(yes|no)"},
+    {"guided_choice": ["yes", "no"]},
+    {"guided_regex": "yes|no"},
+    {"grammar": 'root ::= "yes" | "no"'},
+    {"guided_grammar": 'start: "yes" | "no"'},
+    {"structured_outputs": {"choice": ["yes", "no"]}},
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_continuation_of_a_form(client: openai.OpenAI, way: Any) -> None:
+    asked: Any = {**GREEDY, "prompt": "Is it?", "max_tokens": 30, "extra_body": way}
+    answer = client.completions.create(**asked).choices[0]
+    assert (answer.text in {"yes", "no"}, answer.finish_reason) == (True, "stop")
+    assert "".join(chunk.choices[0].text for chunk in client.completions.create(**asked, stream=True)) == answer.text
+
+
+def test_choices_are_taken_letter_by_letter(client: openai.OpenAI) -> None:
+    for text in ("a.c (x|y)\\d+ {1}", 'say "hi"', "Grüße & 世界", "- #~"):
+        asked: Any = {**GREEDY, "prompt": "x", "max_tokens": 60, "extra_body": {"guided_choice": [text]}}
+        assert client.completions.create(**asked).choices[0].text == text
+
+
+def test_a_continuation_by_a_schema(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"], "additionalProperties": False}
+    for way in (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}},
+        {"json_schema": schema},
+        {"guided_json": schema},
+    ):
+        asked: Any = {**GREEDY, "prompt": "x", "max_tokens": 60, "n": 2, "extra_body": way}
+        answer = client.completions.create(**asked)
+        assert [json.loads(choice.text) for choice in answer.choices] == [{"n": 7}, {"n": 7}]
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+CHAT = [{"role": "user", "content": "What is 17 + 25?"}]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"enable_thinking": False},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        {"reasoning_effort": "low"},
+        {"messages": [*CHAT, {"role": "assistant", "content": "It is"}], "continue_final_message": True},
+    ],
+)
+def test_a_prompt_has_the_ids_that_a_chat_is_asked_with(server: Running, more: Any) -> None:
+    check_ids(server, {"messages": CHAT, **more})
+
+
+def test_so_has_one_with_tools(tmp_path: Path) -> None:
+    """Pocket's network behind the template of the released models: what it says does not matter."""
+    folder = tmp_path / "model"
+    shutil.copytree(pocket.FOLDER, folder)
+    shutil.copy(ROOT / "tests" / "text" / "templates" / "qwen3.5_4b_9b.jinja", folder / "chat_template.jinja")
+    with serving(tmp_path, model=str(folder)) as server:
+        bare = check_ids(server, {"messages": CHAT})
+        off = check_ids(server, {"messages": CHAT, "enable_thinking": False})
+        offered = check_ids(server, {"messages": CHAT, "tools": [TOOL]})
+        forced = {"tool_choice": "required", "enable_thinking": False}
+        required = check_ids(server, {"messages": CHAT, "tools": [TOOL], **forced})
+        named = {**forced, "tool_choice": {"type": "function", "function": {"name": "add"}}}
+        assert check_ids(server, {"messages": CHAT, "tools": [TOOL], **named}) == required
+        assert check_ids(server, {"messages": CHAT, "tools": [TOOL], "tool_choice": "none"}) == offered
+    assert len({bare, off, offered, required}) == 4
+
+
+def check_ids(server: Running, body: Any) -> int:
+    """Of a chat: as many tokens as /tokenize gives, and so many they are."""
+    status, chat, _ = server.ask("/v1/chat/completions", {**body, "max_tokens": 1})
+    assert status == 200, chat
+    found = server.ask("/tokenize", body)[1]
+    assert found["count"] == len(found["tokens"]) == chat["usage"]["prompt_tokens"]
+    return found["count"]
+
+
+def test_the_pieces_of_a_text(server: Running) -> None:
+    found = server.ask("/tokenize", {"prompt": "What is 17?", "return_token_strs": True})[1]
+    assert "".join(found["token_strs"]) == "What is 17?"
+    assert len(found["token_strs"]) == found["count"]
 
 
 def test_tokens_and_back(server: Running) -> None:

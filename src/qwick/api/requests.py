@@ -1,16 +1,17 @@
-"""What may be asked of the server, in the form of OpenAI's API and with the fields that its friends added.
+"""What may be asked of the server and of batches: OpenAI's API, with the fields that its friends added.
 
 What is not a field here is refused by its name. What clients send by habit, and what changes nothing here, is taken and
 named in `warnings` of the answer.
 """
 
-import re
-from json import dumps
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from qwick.engine.constraint import Grammar, GrammarKind
+from qwick.api.form import Biases, Count, Form, Habit, TokenId, TokenIds, Unsupported
+from qwick.api.messages import Message, NamedTool, Tool
+from qwick.api.structure import Structured
+from qwick.api.thinking import Thinking
 from qwick.errors import UsageError
 from qwick.prompting import SamplingOptions
 from qwick.sampling.logprobs import MOST_TOP
@@ -19,13 +20,8 @@ from qwick.sampling.params import MAX_SEED
 MOST_CHOICES = 32
 MOST_STOPS = 64
 
-_LARK_START = re.compile(r"^start\s*:(?!:)", re.MULTILINE)
-
-Habit: TypeAlias = Annotated[Any, Field(description="Taken and not used; `warnings` of the answer names it.")]
-Unsupported: TypeAlias = Annotated[None, Field(description="Not supported: null, or left out.")]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
-TokenId: TypeAlias = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
 Stops: TypeAlias = str | Annotated[list[str], Field(max_length=MOST_STOPS)]
+Messages: TypeAlias = Annotated[list[Message], Field(min_length=1, fail_fast=True)]
 
 HABITS: tuple[str, ...] = (
     "user",
@@ -39,12 +35,6 @@ HABITS: tuple[str, ...] = (
 )
 
 
-class Form(BaseModel):
-    """No field beside its own, no number written as text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class StreamOptions(Form):
     """Of a stream."""
 
@@ -52,7 +42,7 @@ class StreamOptions(Form):
     include_obfuscation: Habit = None
 
 
-class Asking(Form):
+class Asking(Structured):
     """What chats and continuations have in common. Null is the same as left out: the model's default."""
 
     model: str | None = None
@@ -68,8 +58,8 @@ class Asking(Form):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=1e6)] | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=4096)] | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    logit_bias: Biases | None = None
+    seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None
     user: Habit = None
     metadata: Habit = None
     store: Habit = None
@@ -81,6 +71,9 @@ class Asking(Form):
 
     @property
     def includes_usage(self) -> bool:
+        """Raises UsageError where nothing is streamed: whole answers always have it."""
+        if self.stream_options is not None and not self.stream:
+            raise UsageError("stream_options are of streams; set stream to true, or leave them out")
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def warnings(self) -> list[str]:
@@ -101,7 +94,7 @@ class Asking(Form):
             frequency_penalty=self.frequency_penalty,
             repetition_penalty=self.repetition_penalty,
             logit_bias=self._bias(),
-            seed=None if self.seed is None else (self.seed + index) & MAX_SEED,
+            seed=None if self.seed in (None, -1) else (self.seed + index) & MAX_SEED,  # -1: any, to llama.cpp
             max_tokens=max_tokens,
             stop_token_ids=None if self.stop_token_ids is None else frozenset(self.stop_token_ids),
         )
@@ -120,135 +113,61 @@ class Asking(Form):
             raise UsageError("logit_bias has a key that is no token id") from None
 
 
-class TextPart(Form):
-    """A piece of a message's content."""
+class ChatPrompt(Thinking):
+    """What the prompt of a chat is made of."""
 
-    type: Literal["text"]
-    text: str
-    cache_control: Habit = None
+    tools: Annotated[list[Tool], Field(fail_fast=True)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
+    @property
+    def choice(self) -> str | dict[str, Any]:
+        """Of a tool. Raises UsageError where there is none."""
+        choice = self.tool_choice
+        if not self.tools and choice not in (None, "auto", "none"):
+            raise UsageError("tool_choice wants a call, and no tools are offered")
+        return choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto"
 
-class CalledFunction(Form):
-    """Of a call: its arguments are a JSON object as text."""
+    def plain_tools(self) -> list[dict[str, Any]]:
+        """As AsyncLLM.chat takes them."""
+        return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools or ()]
 
-    name: str
-    arguments: str
+    def continues(self, messages: list[Message]) -> bool:
+        """Whether the last message is the beginning of the answer. Raises UsageError."""
+        if self.continue_final_message:
+            if self.add_generation_prompt:
+                raise UsageError("add_generation_prompt contradicts continue_final_message: it begins a new message")
+            if messages[-1].role != "assistant":
+                raise UsageError("continue_final_message wants the last message to be the assistant's")
+        elif self.add_generation_prompt is False:
+            raise UsageError("add_generation_prompt is false; without continue_final_message no answer would begin")
+        return bool(self.continue_final_message)
 
-
-class Call(Form):
-    """A call of an earlier answer."""
-
-    id: str | None = None
-    type: Literal["function"] = "function"
-    function: CalledFunction
-    index: Habit = None
-
-
-class Function(Form):
-    """What the model may call: `parameters` is a JSON schema."""
-
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(Form):
-    """One of those that are offered."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class NamedFunction(Form):
-    """Which one."""
-
-    name: str
-
-
-class NamedTool(Form):
-    """The one to be called."""
-
-    type: Literal["function"]
-    function: NamedFunction
+    def asked(self, messages: list[Message], think: bool | None) -> dict[str, Any]:
+        """Arguments of AsyncLLM.chat and encode; `think` where nothing is said. Raises UsageError."""
+        said = self.thinks
+        return {
+            "think": think if said is None else said,
+            "tools": self.plain_tools(),
+            "tool_choice": self.choice if self.tools else "auto",
+            "parallel_tool_calls": self.parallel_tool_calls is not False,
+            "thinking_budget": self.budget,
+            "continues": self.continues(messages),
+        }
 
 
-class Message(Form):
-    """One message of a chat. What clients keep of earlier answers may be sent as it came."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[Call] | None = None
-    tool_call_id: str | None = None
-    name: Habit = None
-    refusal: Unsupported = None
-    audio: Unsupported = None
-    function_call: Unsupported = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """As chat templates take it: `developer` is their `system`."""
-        parts = self.content
-        content = parts if isinstance(parts, str) else "".join(part.text for part in parts or ())
-        role = "system" if self.role == "developer" else self.role
-        found: dict[str, Any] = {"role": role, "content": content}
-        if self.reasoning_content:
-            found["reasoning_content"] = self.reasoning_content
-        if self.tool_calls:
-            found["tool_calls"] = [call.model_dump(exclude={"index"}, exclude_none=True) for call in self.tool_calls]
-        if self.tool_call_id is not None:
-            found["tool_call_id"] = self.tool_call_id
-        return found
-
-
-class TemplateOptions(Form):
-    """Of the chat template."""
-
-    enable_thinking: bool | None = None
-
-
-class JsonSchema(Form):
-    """Of an answer; `strict` or not, it is kept to."""
-
-    name: str | None = None
-    description: str | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    strict: bool | None = None
-
-
-class Format(Form):
-    """What answers are written in."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-
-Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
-
-
-class ChatRequest(Asking):
+class ChatRequest(Asking, ChatPrompt):
     """Of /v1/chat/completions. Thinking may be switched in the ways of all clients, which must agree."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Messages
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
-    enable_thinking: bool | None = None
-    think: bool | None = None
-    chat_template_kwargs: TemplateOptions | None = None
-    reasoning_effort: Effort | None = None
-    continue_final_message: bool | None = None
-    add_generation_prompt: bool | None = None
-    response_format: Format | None = None
-    regex: str | None = None
-    grammar: Annotated[str | None, Field(description="GBNF, or Lark where it has a rule `start:`.")] = None
-    thinking_budget: Annotated[int, Field(ge=0, le=(1 << 31) - 1)] | None = None
+    loop_guard: bool | None = None
     modalities: list[Literal["text"]] | None = None
-    tools: list[Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
     audio: Unsupported = None
     functions: Unsupported = None
     function_call: Unsupported = None
@@ -259,54 +178,6 @@ class ChatRequest(Asking):
         """As AsyncLLM.chat takes them."""
         return [message.plain() for message in self.messages]
 
-    def plain_tools(self) -> list[dict[str, Any]]:
-        """As AsyncLLM.chat takes them."""
-        return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools or ()]
-
-    @property
-    def choice(self) -> str | dict[str, Any]:
-        """Of a tool. Raises UsageError where there is none."""
-        choice = self.tool_choice
-        if not self.tools and choice not in (None, "auto", "none"):
-            raise UsageError("tool_choice wants a call, and no tools are offered")
-        return choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto"
-
-    def constraint(self) -> Grammar | None:
-        """What the answer, behind its thought, must be. Raises UsageError."""
-        format = self.response_format
-        found: list[Grammar] = []
-        if format is not None and (format.json_schema is None) == (format.type == "json_schema"):
-            raise UsageError("response_format has a json_schema if, and only if, that is its type")
-        if format is not None and format.json_schema is not None:
-            found.append(Grammar(GrammarKind.JSON_SCHEMA, dumps(format.json_schema.schema_)))
-        elif format is not None and format.type == "json_object":
-            found.append(Grammar(GrammarKind.JSON_OBJECT))
-        if self.regex is not None:
-            found.append(Grammar(GrammarKind.REGEX, self.regex))
-        if self.grammar is not None:
-            is_lark = _LARK_START.search(self.grammar) is not None
-            found.append(Grammar(GrammarKind.LARK if is_lark else GrammarKind.GBNF, self.grammar))
-        if len(found) > 1:
-            raise UsageError("give one of response_format, regex and grammar")
-        return found[0] if found else None
-
-    @property
-    def thinks(self) -> bool | None:
-        """Of the places where clients say it; None: left to the model. Raises UsageError when they contradict."""
-        kwargs = self.chat_template_kwargs
-        said = {
-            "enable_thinking": self.enable_thinking,
-            "think": self.think,
-            "chat_template_kwargs.enable_thinking": kwargs.enable_thinking if kwargs else None,
-            "reasoning_effort": None
-            if self.reasoning_effort is None
-            else self.reasoning_effort not in ("none", "minimal"),
-        }
-        found = {name: value for name, value in said.items() if value is not None}
-        if len(set(found.values())) > 1:
-            raise UsageError(f"{' and '.join(found)} contradict each other: does the model think or not?")
-        return next(iter(found.values()), None)
-
     @property
     def longest(self) -> int | None:
         """Most tokens of an answer. Raises UsageError."""
@@ -314,18 +185,6 @@ class ChatRequest(Asking):
         if len(given) > 1:
             raise UsageError("max_tokens and max_completion_tokens differ; give one of them")
         return next(iter(given), None)
-
-    @property
-    def continues(self) -> bool:
-        """Whether the last message is the beginning of the answer. Raises UsageError."""
-        if self.continue_final_message:
-            if self.add_generation_prompt:
-                raise UsageError("add_generation_prompt contradicts continue_final_message: it begins a new message")
-            if self.messages[-1].role != "assistant":
-                raise UsageError("continue_final_message wants the last message to be the assistant's")
-        elif self.add_generation_prompt is False:
-            raise UsageError("add_generation_prompt is false; without continue_final_message no answer would begin")
-        return bool(self.continue_final_message)
 
     @property
     def top(self) -> int | None:
@@ -343,8 +202,13 @@ class ChatRequest(Asking):
         return super().warnings() + [f"{name} is not used here" for name in given]
 
 
-Ids: TypeAlias = Annotated[list[TokenId], Field(min_length=1)]
-Prompts: TypeAlias = str | Ids | Annotated[list[str], Field(min_length=1)] | Annotated[list[Ids], Field(min_length=1)]
+Ids: TypeAlias = Annotated[TokenIds, Field(min_length=1)]
+Prompts: TypeAlias = (
+    str
+    | Ids
+    | Annotated[list[str], Field(min_length=1, fail_fast=True)]
+    | Annotated[list[Ids], Field(min_length=1, fail_fast=True)]
+)
 
 
 class CompletionRequest(Asking):
@@ -369,22 +233,23 @@ class CompletionRequest(Asking):
         return prompts
 
 
-class TokenizeRequest(Form):
-    """Of /tokenize: a text, under either of its names, or a chat."""
+class TokenizeRequest(ChatPrompt):
+    """Of /tokenize: a text, under either of its names, or a chat with all that makes its prompt."""
 
     model: str | None = None
     prompt: str | None = None
     content: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
-    enable_thinking: bool | None = None
+    messages: Messages | None = None
+    return_token_strs: bool | None = None
 
     def text(self) -> str | None:
         """None: a chat. Raises UsageError."""
         given = [text for text in (self.prompt, self.content) if text is not None]
         if len(given) + (self.messages is not None) != 1:
             raise UsageError("give one of prompt, content or messages")
-        if self.enable_thinking is not None and self.messages is None:
-            raise UsageError("enable_thinking is of chats: give messages, or leave it out")
+        of_chats = sorted(self.model_fields_set & ChatPrompt.model_fields.keys())
+        if of_chats and self.messages is None:
+            raise UsageError(f"{of_chats[0]} is of chats: give messages, or leave it out")
         return given[0] if given else None
 
 
@@ -392,4 +257,4 @@ class DetokenizeRequest(Form):
     """Of /detokenize."""
 
     model: str | None = None
-    tokens: list[TokenId]
+    tokens: TokenIds

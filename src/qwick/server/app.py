@@ -82,11 +82,17 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def tokenize(body: TokenizeRequest) -> Response:
         """The ids of a text, or of a chat's prompt."""
         service.check_model(body.model)
-        llm, text = service.llm, body.text()
-        messages = [message.plain() for message in body.messages or ()]
-        think = service.options.think if body.enable_thinking is None else body.enable_thinking
-        ids = await llm.encode(messages if text is None else text, think=think)
-        return AsciiJson({"tokens": ids, "count": len(ids), "max_model_len": llm.context_len})
+        llm, text, messages = service.llm, body.text(), body.messages or []
+        if text is None:
+            plain = [message.plain() for message in messages]
+            ids = await llm.encode(plain, **body.asked(messages, service.options.think))
+        else:
+            ids = await llm.encode(text)
+        found: Json = {"tokens": ids, "count": len(ids), "max_model_len": llm.context_len}
+        if body.return_token_strs:
+            text_of = llm.prompting.tokenizer.token_bytes
+            found["token_strs"] = [text_of(token_id).decode(errors="replace") for token_id in ids]
+        return AsciiJson(found)
 
     @app.post("/detokenize")
     async def detokenize(body: DetokenizeRequest) -> Response:

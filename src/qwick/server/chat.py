@@ -21,13 +21,9 @@ class ChatQuestion:
 
     def __init__(self, llm: AsyncLLM, body: ChatRequest, think: bool | None) -> None:
         self._llm, self._text_of = llm, llm.prompting.tokenizer.token_bytes
-        said = body.thinks
-        self._think = think if said is None else said
         self._messages = body.plain_messages()
-        self._tools, self._choice = body.plain_tools(), body.choice
-        self._grammar, self._budget = body.constraint(), body.thinking_budget
-        self._parallel = body.parallel_tool_calls is not False
-        self._top, self._stops, self._continues = body.top, body.stops(), body.continues
+        self._asked = body.asked(body.messages, think)
+        self._grammar, self._top, self._stops = body.constraint(), body.top, body.stops()
         self.count = body.n or 1
         self._sampling = [body.sampling(index, body.longest) for index in range(self.count)]
         self.warnings: Sequence[str] = body.warnings()
@@ -37,15 +33,10 @@ class ChatQuestion:
         return [
             self._llm.chat(
                 self._messages,
-                think=self._think,
-                tools=self._tools,
-                tool_choice=self._choice if self._tools else "auto",
-                parallel_tool_calls=self._parallel,
                 grammar=self._grammar,
-                thinking_budget=self._budget,
                 stop=self._stops,
                 logprobs=self._top,
-                continues=self._continues,
+                **self._asked,
                 **sampling,
             )
             for sampling in self._sampling
@@ -70,9 +61,9 @@ class ChatQuestion:
 
     def done(self, completions: Sequence[Completion]) -> None:
         """Have the engine read the answer as history, so that the next turn reads only its own message."""
-        if len(completions) == 1 and not self._continues:
+        if len(completions) == 1 and not self._asked["continues"]:
             answer = assistant_message(completions[0])
-            self._llm.remember([*self._messages, answer], think=self._think, tools=self._tools)
+            self._llm.remember([*self._messages, answer], think=self._asked["think"], tools=self._asked["tools"])
 
     def _frame(self, index: int, burst: Burst, chunks: Chunks) -> bytes:
         if self._top is not None:

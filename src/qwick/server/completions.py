@@ -31,7 +31,7 @@ class CompletionQuestion:
         self._echo, self._top = bool(body.echo), body.logprobs
         if not self._max_tokens and not self._echo:
             raise UsageError("max_tokens is 0, and without echo there is nothing to answer")
-        self._stops = body.stops()
+        self._stops, self._grammar = body.stops(), body.constraint()
         self.count = len(self._prompts) * self._per_prompt
         self.warnings: Sequence[str] = body.warnings()
         self.is_streamed, self.includes_usage = bool(body.stream), body.includes_usage
@@ -86,7 +86,12 @@ class CompletionQuestion:
         scored_from = 1 if self._echo and self._top is not None else None
         sampling = self._body.sampling(index % self._per_prompt, self._max_tokens or 1)
         return self._llm.generate(
-            prompt, stop=self._stops, logprobs=self._top, prompt_logprobs_from=scored_from, **sampling
+            prompt,
+            stop=self._stops,
+            grammar=self._grammar,
+            logprobs=self._top,
+            prompt_logprobs_from=scored_from,
+            **sampling,
         )
 
     def _ended(self, completion: Completion) -> str:

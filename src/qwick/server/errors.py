@@ -94,6 +94,8 @@ def of_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
     if kind == "json_invalid":
         return ApiError(400, f"the body is not JSON: {problem.get('ctx', {}).get('error', told)}")
     named = ".".join(part for part in path if not _is_branch(part)) or None
+    if kind == "value_error":
+        return ApiError(400, f"{named or 'the body'} has {told.removeprefix('Value error, ')}", param=named)
     if named is None:
         return ApiError(400, "the body must be a JSON object; send it with content-type: application/json")
     if kind == "extra_forbidden":
