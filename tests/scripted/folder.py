@@ -4,17 +4,18 @@ import json
 from pathlib import Path
 
 from tests.checkpoints import planned_tensors, small_config, write_header
-from tests.text.official_vocabulary import write_official_folder
+from tests.text.official_vocabulary import FIRST_ADDED_ID, write_official_folder
 
 TEMPLATES = Path(__file__).parents[1] / "text" / "templates"
 VOCAB_SIZE = 248_320
 CONTEXT_LEN = 8192
 
 
-def write_hollow_checkpoint(folder: Path, vocab_size: int) -> Path:
-    """config.json, and safetensors of which only the header is written (the file has no blocks on disk behind it)."""
+def write_hollow_checkpoint(folder: Path, vocab_size: int, end: int = 0) -> Path:
+    """config.json (`end`: its eos_token_id), and safetensors whose header is written: the rest is a hole."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = small_config(vocab_size=vocab_size, num_hidden_layers=2, full_attention_interval=2)
+    sizes = {"vocab_size": vocab_size, "num_hidden_layers": 2, "full_attention_interval": 2}
+    config = small_config(**sizes, eos_token_id=end)
     (folder / "config.json").write_text(json.dumps(config))
     tensors = planned_tensors(config["text_config"], 0, "model.language_model.", mtp=False)
     with (folder / "model.safetensors").open("wb") as file:
@@ -25,5 +26,5 @@ def write_hollow_checkpoint(folder: Path, vocab_size: int) -> Path:
 
 def write_official_scripted_folder(folder: Path) -> Path:
     """With the official vocabulary and the chat template of 4B, which thinks unless told otherwise. Takes seconds."""
-    write_hollow_checkpoint(folder, VOCAB_SIZE)
+    write_hollow_checkpoint(folder, VOCAB_SIZE, FIRST_ADDED_ID)
     return write_official_folder(folder, (TEMPLATES / "qwen3.5_4b_9b.jinja").read_text(encoding="utf-8"))

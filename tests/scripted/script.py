@@ -6,8 +6,9 @@ of a prompt without turns, anywhere). A text is the answer, as the model would w
 
 An answer follows its script token by token. What the script did not say (a budget's closing sentence, a grammar's
 names, the beginning of a call in the prompt) is read against it like this: an added token, such as `</think>`, leads
-behind its next occurrence, if there is one; of other tokens each byte that comes next in the script is ticked off, the
-others are passed over. So a script with a thought serves a prompt whose thought is empty: it goes on behind `</think>`.
+behind its next occurrence, if there is one; of other tokens each byte that comes next in the script, perhaps behind
+blanks, is ticked off, the others are passed over. So a script with a thought serves a prompt whose thought is empty:
+it goes on behind `</think>`.
 """
 
 import json
@@ -48,13 +49,22 @@ class Text:
                 at, strange = (found + len(spelled), strange) if found >= 0 else (at, strange + len(spelled))
                 continue
             for byte in spelled:
-                is_next = at < len(self._bytes) and self._bytes[at] == byte
-                at, strange = at + is_next, strange + (not is_next)
+                place = self._next(byte, at)
+                at, strange = (at, strange + 1) if place is None else (place + 1, strange)
         return at, strange
 
+    def _next(self, byte: int, at: int) -> int | None:
+        """Where `byte` is, if it comes next, or behind blanks."""
+        rest = self._bytes[at:]
+        if rest[:1] == bytes([byte]):
+            return at
+        bare = rest.lstrip()
+        return at + len(rest) - len(bare) if bare[:1] == bytes([byte]) else None
+
     def favoured(self, at: int) -> Favoured:
-        """At a border the script's own token; inside one what leads to its end. Then whatever else goes on so."""
-        begins = list(self._words.beginning(self._bytes[at:]))
+        """At a border the script's own token; inside one what leads to its end; then other ways to go on."""
+        rest = self._bytes[at:]
+        begins = [*self._words.beginning(rest.lstrip()), *self._words.beginning(rest)]
         found = {token_id: BEGINS + place / len(begins) for place, token_id in enumerate(begins)}
         own = self._own.get(at)
         if own is None:

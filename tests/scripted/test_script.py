@@ -72,6 +72,7 @@ def test_what_was_written_for_it_is_behind_it(begun: str, rest: str) -> None:
 def test_what_the_script_does_not_say_is_passed_over() -> None:
     assert goes_on(scripted('{"a":12}'), '{"a": ') == "12}"
     assert goes_on(scripted('{"a":12}'), '{"a": 1') == "2}"
+    assert goes_on(scripted('{ "a" : 12 }'), '{"a": ') == "12 }"
     assert goes_on(scripted("hello"), "he") == "llo"  # within one of its tokens
     assert goes_on(scripted("grüße"), "gr\N{LATIN SMALL LETTER U WITH DIAERESIS}") == "ße"
 

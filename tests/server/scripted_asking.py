@@ -48,7 +48,7 @@ def call(name: str, **values: object) -> str:
     return f"<tool_call>\n<function={name}>\n{parameters}</function>\n</tool_call>"
 
 
-def say(*texts: str, before: str = "") -> dict[str, Any]:
+def say(*texts: str, before: str = "") -> Any:
     """A request for a text, or for one of several, greedily."""
     return {
         "model": "script",
