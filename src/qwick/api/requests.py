@@ -124,10 +124,12 @@ class ChatPrompt(Thinking):
 
     @property
     def choice(self) -> str | dict[str, Any]:
-        """Of a tool. Raises UsageError where there is none."""
+        """Of a tool; auto where there is none. Raises UsageError for a call without tools."""
         choice = self.tool_choice
         if not self.tools and choice not in (None, "auto", "none"):
             raise UsageError("tool_choice wants a call, and no tools are offered")
+        if not self.tools:
+            return "auto"
         return choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto"
 
     def plain_tools(self) -> list[dict[str, Any]]:
@@ -151,7 +153,7 @@ class ChatPrompt(Thinking):
         return {
             "think": think if said is None else said,
             "tools": self.plain_tools(),
-            "tool_choice": self.choice if self.tools else "auto",
+            "tool_choice": self.choice,
             "parallel_tool_calls": self.parallel_tool_calls is not False,
             "thinking_budget": self.budget,
             "continues": self.continues(messages),
