@@ -157,6 +157,7 @@ class EngineProcess:
             return self._over(await child.reason())
         finally:
             self._child = self._ready = None
+            self.counted = Counted({}, {})  # nothing runs and nothing waits where nobody is
             await child.close()
 
     def _over(self, why: str) -> QwickError:

@@ -90,6 +90,7 @@ class Worker:
     def run(self) -> None:
         """Until the socket's end."""
         engine = self._engine
+        self._count()
         while (messages := self._link.receive(wait=not (engine.has_work or engine.has_idle_work))) is not None:
             for message in messages:
                 self._take(message)

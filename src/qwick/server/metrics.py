@@ -1,6 +1,7 @@
 """/metrics: what the engine counted and what the server saw, as Prometheus reads it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from os import getpid
 from typing import Any
 
 from prometheus_client import (
@@ -18,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from qwick import __version__
 from qwick.engine.instruments import Histogram as EngineHistogram
-from qwick.engine.memory_plan import MemoryPlan
+from qwick.server import footprint
 from qwick.server.service import Note, Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -117,8 +118,12 @@ class _OfEngine(Collector):
         for key, (name, text) in _HISTOGRAMS.items():
             if key in counted:
                 yield _histogram(name, text, EngineHistogram(**counted[key]))
-        yield _memory(llm.ready.config.memory, llm.ready.facts, levels)
-        yield _disk(service)
+        yield footprint.planned(llm.ready.config.memory, llm.ready.facts)
+        if levels:
+            yield footprint.cached(levels)
+        yield footprint.resident({"server": getpid(), "engine": llm.process.pid})
+        yield GaugeMetricFamily("qwick_model_file_bytes", "The model's files.", service.model_bytes)
+        yield footprint.free_on_disk(service.model_path)
         info = {"version": __version__, "model": service.model_name, "isa": str(llm.ready.facts.get("isa", ""))}
         yield _info(info)
 
@@ -142,26 +147,6 @@ def _histogram(name: str, text: str, found: EngineHistogram) -> Metric:
         total += count
         buckets.append((bound, total))
     return HistogramMetricFamily(name, text, buckets, found.total)
-
-
-def _memory(plan: MemoryPlan | None, facts: Mapping[str, Any], levels: Mapping[str, Any]) -> Metric:
-    """By kind: what a cap was divided into, else what the engine said."""
-    family = GaugeMetricFamily("qwick_memory_bytes", "Memory by what it is for.", labels=["kind"])
-    parts = {"weights": facts.get("weight_bytes", 0), "cache": facts.get("cache_bytes", 0)}
-    if plan is not None:
-        parts = plan.parts
-    page = levels.get("page_bytes", 0)
-    kept = levels.get("pages", 0) - levels.get("pages_free", 0) - levels.get("pages_in_use", 0)
-    parts = parts | {"remembered prompts": kept * page, "sequences": levels.get("pages_in_use", 0) * page}
-    for kind, size in parts.items():
-        family.add_metric([kind.replace(" ", "_").lower()], size)
-    return family
-
-
-def _disk(service: Service) -> Metric:
-    family = GaugeMetricFamily("qwick_disk_bytes", "Files by what they are for.", labels=["kind"])
-    family.add_metric(["model"], service.model_bytes)
-    return family
 
 
 def _info(info: Mapping[str, str]) -> Metric:

@@ -59,6 +59,7 @@ class Service:
         self.is_open, self.is_draining = False, False
         self.created = int(time())
         self.load_seconds = 0.0
+        self.model_path = Path(options.model)
         self.model_bytes = 0  # of its files
         self.num_admitted = 0
         self.refused = 0
@@ -90,7 +91,8 @@ class Service:
         started = monotonic()
         await self._llm.start()
         self.load_seconds = monotonic() - started
-        self.model_bytes = _file_bytes(find_model(self.options.model))
+        self.model_path = find_model(self.options.model)
+        self.model_bytes = _file_bytes(self.model_path)
         self.is_open = True
 
     async def close(self) -> None:
