@@ -15,7 +15,9 @@ import pytest
 
 from qwick import pocket
 from qwick.errors import UsageError
-from qwick.server.options import key_of, read_keys
+from qwick.server.errors import ApiError
+from qwick.server.gate import Allowance
+from qwick.server.options import ApiKey, key_of, read_keys
 from qwick.text.tokenizer import Tokenizer
 from tests.server.running import Running, serving
 
@@ -192,3 +194,15 @@ def test_keys_are_told_apart(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as error:
             read_keys(wrong)
         assert "abc" not in str(error.value)
+
+
+def test_a_key_has_so_many_requests_at_a_time() -> None:
+    allowance = Allowance(ApiKey.read("k max-concurrent=1", 1))
+    allowance.enter()
+    with pytest.raises(ApiError) as refused:
+        allowance.enter()
+    assert (refused.value.status, refused.value.code) == (429, "key_concurrency")
+    assert refused.value.retry_after == 1
+    allowance.leave()  # who was refused leaves too
+    allowance.leave()
+    allowance.enter()

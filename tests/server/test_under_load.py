@@ -1,4 +1,4 @@
-"""Sixteen answers under way and more that wait: the engine dies, or the server is told to stop. Nobody is left hanging."""
+"""Sixteen answers under way and more that wait: the engine dies, or the server is told to stop. All are told."""
 
 import json
 import os

@@ -127,6 +127,8 @@ def serve(
 
 
 def _tls(certificate: Path | None, key: Path | None) -> dict[str, str]:
+    from ssl import Purpose, create_default_context
+
     if certificate is None:
         if key is not None:
             raise UsageError("--ssl-keyfile wants --ssl-certfile")
@@ -134,6 +136,11 @@ def _tls(certificate: Path | None, key: Path | None) -> dict[str, str]:
     for path in (certificate, key):
         if path is not None and not path.is_file():
             raise UsageError(f"{path} is no file; TLS wants a certificate and its key in PEM form")
+    try:
+        create_default_context(Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, password=lambda: "")
+    except (OSError, ValueError) as error:  # of these SSLError is one
+        told = "are no certificate and the unencrypted key to it, in PEM form"
+        raise UsageError(f"--ssl-certfile {certificate} and --ssl-keyfile {key or 'none'} {told}: {error}") from None
     return {"ssl_certfile": str(certificate)} | ({} if key is None else {"ssl_keyfile": str(key)})
 
 
