@@ -8,14 +8,14 @@ from tests.text.official_vocabulary import FIRST_ADDED_ID, write_official_folder
 
 TEMPLATES = Path(__file__).parents[1] / "text" / "templates"
 VOCAB_SIZE = 248_320
-CONTEXT_LEN = 8192
+CONTEXT_LEN = 16_384
 
 
 def write_hollow_checkpoint(folder: Path, vocab_size: int, end: int = 0) -> Path:
     """config.json (`end`: its eos_token_id), and safetensors whose header is written: the rest is a hole."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"vocab_size": vocab_size, "num_hidden_layers": 2, "full_attention_interval": 2}
-    config = small_config(**sizes, eos_token_id=end)
+    config = small_config(**sizes, max_position_embeddings=CONTEXT_LEN, eos_token_id=end)
     (folder / "config.json").write_text(json.dumps(config))
     tensors = planned_tensors(config["text_config"], 0, "model.language_model.", mtp=False)
     with (folder / "model.safetensors").open("wb") as file:

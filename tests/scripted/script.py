@@ -12,7 +12,7 @@ it goes on behind `</think>`.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 from tests.scripted.words import Words
@@ -22,6 +22,7 @@ NO_SCRIPT = "There is no script in the last turn."
 # Logits. A forbidding bias (-100) takes the script's own token below all others, temperature 2 does not.
 SAID, BEGINS, ENDS, CLOSES = 60.0, 20.0, 10.0, 5.0
 CLOSERS = ('"', "}", "]", "0")  # what ends a form that the script knows nothing of, the likeliest first
+_MOST_KNOWN = 64  # answers under way with one text
 Favoured = dict[int, float]
 """The logits of the tokens that stand out, by id; of the others the lower id is likelier (`network.py`)."""
 
@@ -38,10 +39,20 @@ class Text:
             self._own[at] = token_id
             at += len(words.spelled[token_id])
         self._own[at] = words.end
+        self._known: dict[tuple[int, ...], tuple[int, int]] = {(): (0, 0)}  # what `followed` found of late
 
-    def followed(self, written: Iterable[int]) -> tuple[int, int]:
+    def followed(self, written: tuple[int, ...]) -> tuple[int, int]:
         """How many bytes of the script are behind `written`, and how many of its bytes are none of the script's."""
-        at = strange = 0
+        if written in self._known:
+            return self._known[written]
+        before = self._known.pop(written[:-1], None)
+        found = self._further(written, 0, 0) if before is None else self._further(written[-1:], *before)
+        self._known[written] = found
+        if len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        return found
+
+    def _further(self, written: Iterable[int], at: int, strange: int) -> tuple[int, int]:
         for token_id in written:
             spelled = self._words.spelled[token_id]
             if token_id in self._words.added:
@@ -80,14 +91,16 @@ class Scripts:
         self._words = words
         self._start, self._end, self._think = (words.named(name) for name in ("<|im_start|>", "<|im_end|>", "<think>"))
         self._read = lru_cache(maxsize=64)(self._texts)
+        self._divide = lru_cache(maxsize=64)(self._divided)
         self._forms = {words.end: ENDS}
         for place, closer in enumerate(CLOSERS):
             (token_id,) = words.encode(closer)
             self._forms[token_id] = CLOSES - place
 
-    def favoured(self, token_ids: Sequence[int], prompt_len: int) -> Favoured:
+    def favoured(self, token_ids: tuple[int, ...], prompt_len: int) -> Favoured:
         """What may follow `token_ids`, of which `prompt_len` are the prompt."""
-        turn, written = self._divided(list(token_ids), prompt_len)
+        turn, begun = self._divide(token_ids[:prompt_len])
+        written = begun + token_ids[prompt_len:]
         texts = self._read(turn)
         followed = [text.followed(written) for text in texts]
         least = min(strange for _, strange in followed)
@@ -98,18 +111,18 @@ class Scripts:
                     found[token_id] = max(logit, found.get(token_id, logit))
         return found
 
-    def _divided(self, token_ids: list[int], prompt_len: int) -> tuple[tuple[int, ...], list[int]]:
-        """The turn that the answer answers, and what is written of the answer, in the prompt too."""
-        starts = [place for place, token_id in enumerate(token_ids) if token_id == self._start]
+    def _divided(self, prompt: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The turn that the answer answers, and what of the answer is in the prompt already."""
+        starts = [place for place, token_id in enumerate(prompt) if token_id == self._start]
         if not starts:
-            return tuple(token_ids[:prompt_len]), token_ids[prompt_len:]
-        turn = token_ids[starts[-2] if len(starts) > 1 else 0 : starts[-1]]
-        written = self._behind_break(token_ids[starts[-1] :])  # `<|im_start|>assistant\n`
-        if written[:1] == [self._think]:  # the template's own: no script says it
-            written = self._behind_break(written)
-        return tuple(turn), written
+            return prompt, ()
+        turn = prompt[starts[-2] if len(starts) > 1 else 0 : starts[-1]]
+        begun = self._behind_break(prompt[starts[-1] :])  # `<|im_start|>assistant\n`
+        if begun[:1] == (self._think,):  # the template's own: no script says it
+            begun = self._behind_break(begun)
+        return turn, begun
 
-    def _behind_break(self, token_ids: list[int]) -> list[int]:
+    def _behind_break(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """What follows the first token that is made of line breaks; nothing where there is none."""
         breaks = (place for place, token_id in enumerate(token_ids) if not self._words.spelled[token_id].strip(b"\n"))
         return token_ids[next(breaks, len(token_ids)) + 1 :]

@@ -23,7 +23,7 @@ def goes_on(prompt: str, written: str = "", most: int = 200) -> str:
     prompt_ids, ids = WORDS.encode(prompt), WORDS.encode(written)
     found: list[int] = []
     while len(found) < most:
-        token_id = likeliest(SCRIPTS.favoured([*prompt_ids, *ids, *found], len(prompt_ids)))
+        token_id = likeliest(SCRIPTS.favoured((*prompt_ids, *ids, *found), len(prompt_ids)))
         if token_id == WORDS.end:
             return WORDS.text(found)
         found.append(token_id)
@@ -44,7 +44,7 @@ def test_a_script_is_said_as_it_is() -> None:
 
 def test_its_tokens_are_those_of_the_text() -> None:
     prompt = WORDS.encode(scripted("hello"))
-    token_id = likeliest(SCRIPTS.favoured(prompt, len(prompt)))
+    token_id = likeliest(SCRIPTS.favoured(tuple(prompt), len(prompt)))
     assert [token_id] == WORDS.encode("hello")
 
 
@@ -81,7 +81,7 @@ def test_texts_that_fit_alike_are_as_likely() -> None:
     prompt = WORDS.encode(scripted("yes, sir", "no, sir"))
 
     def two(written: str) -> list[str]:
-        favoured = SCRIPTS.favoured([*prompt, *WORDS.encode(written)], len(prompt))
+        favoured = SCRIPTS.favoured((*prompt, *WORDS.encode(written)), len(prompt))
         best = max(favoured.values())
         return sorted(WORDS.text([token_id]) for token_id, logit in favoured.items() if logit == best)
 
@@ -92,7 +92,7 @@ def test_texts_that_fit_alike_are_as_likely() -> None:
 
 def test_where_its_token_may_not_come_others_stand_in_order() -> None:
     prompt = WORDS.encode(scripted("hello"))
-    favoured = SCRIPTS.favoured(prompt, len(prompt))
+    favoured = SCRIPTS.favoured(tuple(prompt), len(prompt))
     order = sorted(favoured, key=favoured.__getitem__, reverse=True)
     assert [WORDS.text([token_id]) for token_id in order[:4]] == ["hello", "hell", "he", "h"]
     assert order[4] == WORDS.end

@@ -83,11 +83,16 @@ def _read(answer: Any) -> Any:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, model: str = "pocket", module: str = "qwick") -> Iterator[Running]:
-    """`qwick serve` on any free port; ended at the end, and its exit checked. `module`: what is run as `qwick`."""
+def serving(
+    folder: Path, *arguments: str, model: str = "pocket", module: str = "qwick", **variables: str
+) -> Iterator[Running]:
+    """`qwick serve` on any free port; ended at the end, and its exit checked.
+
+    `module`: what is run as `qwick`; `variables`: of its environment.
+    """
     log = folder / "server.log"
     command = [sys.executable, "-m", module, "serve", model, "--port", "0", "--threads", "1", *arguments]
-    environment = os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {"NO_COLOR": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | variables
     with log.open("w") as output:
         process = subprocess.Popen(command, stderr=output, stdout=subprocess.DEVNULL, env=environment, text=True)
         try:

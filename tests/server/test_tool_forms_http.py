@@ -27,8 +27,8 @@ def asked(client: openai.OpenAI, script: str, *, think: bool = False) -> Any:
         ULM.replace("\n</function>", ""),
     ],
 )
-def test_closers_may_be_missing(scripted_client: openai.OpenAI, script: str) -> None:
-    said = asked(scripted_client, script)
+def test_closers_may_be_missing(free_client: openai.OpenAI, script: str) -> None:
+    said = asked(free_client, script)
     assert said.arguments == CALLED
     assert (said.content, said.finish) == ("", "tool_calls")
 
@@ -43,33 +43,33 @@ def test_closers_may_be_missing(scripted_client: openai.OpenAI, script: str) -> 
         "<tool_call>\n" + json.dumps({"name": "weather", "arguments": '{"city": "Ulm", "days": 3}'}) + "\n</tool_call>",
     ],
 )
-def test_calls_may_be_json(scripted_client: openai.OpenAI, script: str) -> None:
-    said = asked(scripted_client, script)
+def test_calls_may_be_json(free_client: openai.OpenAI, script: str) -> None:
+    said = asked(free_client, script)
     assert said.arguments == CALLED
     assert (said.content, said.finish) == ("", "tool_calls")
 
 
 @pytest.mark.parametrize("end", ["", "\n</think>", "\n</think>\n\n"])
-def test_a_call_inside_the_thought_ends_it(scripted_client: openai.OpenAI, end: str) -> None:
-    said = asked(scripted_client, f"I need the weather.\n{ULM}{end}", think=True)
+def test_a_call_inside_the_thought_ends_it(free_client: openai.OpenAI, end: str) -> None:
+    said = asked(free_client, f"I need the weather.\n{ULM}{end}", think=True)
     assert said.arguments == CALLED
     assert (said.reasoning, said.content, said.finish) == ("I need the weather.", "", "tool_calls")
 
 
-def test_text_behind_a_call_is_content(scripted_client: openai.OpenAI) -> None:
-    said = asked(scripted_client, f"{ULM}\nThat was it.")
+def test_text_behind_a_call_is_content(free_client: openai.OpenAI) -> None:
+    said = asked(free_client, f"{ULM}\nThat was it.")
     assert said.arguments == CALLED
     assert said.content.strip() == "That was it."
 
 
-def test_a_tool_that_is_not_there_is_called_with_texts(scripted_client: openai.OpenAI) -> None:
-    said = asked(scripted_client, call("news", about="5"))
+def test_a_tool_that_is_not_there_is_called_with_texts(free_client: openai.OpenAI) -> None:
+    said = asked(free_client, call("news", about="5"))
     assert said.arguments == [("news", {"about": "5"})]
 
 
-def test_what_only_looks_like_a_call_is_text(scripted_client: openai.OpenAI) -> None:
+def test_what_only_looks_like_a_call_is_text(free_client: openai.OpenAI) -> None:
     for script in ('<tool_call>\n{"a": 1}\n</tool_call>', "They write <tool_call> before it.", "<function=x>"):
-        said = asked(scripted_client, script)
+        said = asked(free_client, script)
         assert (said.content.strip(), said.calls, said.finish) == (script, [], "stop")
 
 
@@ -79,14 +79,14 @@ def answerable(case: Case) -> bool:
 
 
 @pytest.mark.parametrize("case", [case for case in LLAMA_CPP if answerable(case)])
-def test_the_cases_of_llama_cpp(scripted_client: openai.OpenAI, case: Case) -> None:
+def test_the_cases_of_llama_cpp(free_client: openai.OpenAI, case: Case) -> None:
     body = say(case.raw)
     options: Any = {"tools": list(case.tools)} if case.tools else {}
     more: Any = {"enable_thinking": case.prompt.startswith(THINKING)}
     if case.prompt.endswith("Hello, "):
         body["messages"].append({"role": "assistant", "content": "Hello, ", "reasoning_content": "I'm thinking"})
         more["continue_final_message"] = True
-    said = both(scripted_client, body, **options, extra_body=more)
+    said = both(free_client, body, **options, extra_body=more)
     assert (said.reasoning, said.content, said.arguments) == (case.reasoning, case.content, list(case.calls))
     assert said.finish == ("tool_calls" if case.calls else "stop")
 
