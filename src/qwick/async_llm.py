@@ -200,19 +200,24 @@ class AsyncLLM:
         *,
         stop: str | Sequence[str] = (),
         grammar: Grammar | None = None,
+        loop_guard: bool = False,
         logprobs: int | None = None,
         prompt_logprobs_from: int | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncStream:
         """Continue a text or token ids as they are; see LLM.generate.
 
+        loop_guard            the text is ended when it only repeats itself
         logprobs              of each token, with those of so many likeliest ones: `Completion.scored`
         prompt_logprobs_from  and of the prompt's own tokens from this place (at least 1) on: `prompt_scored`
         """
         prompting = self.prompting
-        return self._stream(
-            lambda: prompting.continuation(prompt, stop, sampling, grammar).scored(logprobs, prompt_logprobs_from)
-        )
+
+        def ask() -> Asked:
+            asked = prompting.continuation(prompt, stop, sampling, grammar).scored(logprobs, prompt_logprobs_from)
+            return replace(asked, request=replace(asked.request, loop_guard=loop_guard))
+
+        return self._stream(ask)
 
     def chat(
         self,

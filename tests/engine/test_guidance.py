@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qwick.engine import repetition
 from qwick.engine.config import EngineConfig
 from qwick.engine.constraint import ConstraintError, Grammar
 from qwick.engine.engine import Engine
@@ -298,18 +299,19 @@ def test_a_thought_that_ends_by_itself_is_left_alone(models):
     assert last.stats.thought_ended is None
 
 
-def test_a_thought_that_repeats_itself_is_ended_and_so_is_the_answer(models):
+def test_a_thought_that_repeats_itself_is_ended_and_so_is_the_answer(models, monkeypatch):
     """A model that cannot but say one token."""
-    stuck = replace(GREEDY, max_tokens=900, logit_bias={3: 100})
-    engine = engine_of(models, context_len=1000)
+    stuck = replace(GREEDY, max_tokens=1500, logit_bias={3: 100})
+    monkeypatch.setattr(repetition, "ANSWER_TOKENS", 600)  # a test's model has no longer contexts
+    engine = engine_of(models, context_len=2000)
     request = Request(prompt(20), stuck, thought=Thought(END, LEAD, closing=CLOSING), loop_guard=True)
     tokens, last = whole(engine, request)
-    assert tokens == [3] * 256 + [*CLOSING, END, *LEAD] + [3] * 256
-    assert last.finish is Finish.STOP
+    assert tokens == [3] * repetition.LEAST_TOKENS + [*CLOSING, END, *LEAD] + [3] * 600
+    assert last.finish is Finish.LENGTH
     assert last.stats.thought_ended is ThoughtEnd.LOOP
     assert last.stats.cut is Cut.LOOP
     tokens, last = whole(engine, replace(request, loop_guard=False))
-    assert tokens == [3] * 900
+    assert tokens == [3] * 1500
     assert last.stats.cut is None
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwick.engine.repetition import Repetition
+from qwick.engine.repetition import LEAST_REPEATS, LEAST_TOKENS, Repetition
 
 LONGEST, REPEATS, TOKENS = 12, 3, 10
 
@@ -34,7 +34,7 @@ def test_a_loop_of_the_default_size_is_noticed_whatever_came_before(loop, before
     repetition = Repetition()
     for token in range(300_000, 300_000 + before):
         assert repetition.push(token) is None
-    needed = max(8 * len(loop), 256)
+    needed = max(LEAST_REPEATS * len(loop), LEAST_TOKENS)
     found = [repetition.push(loop[i % len(loop)]) for i in range(needed)]
     assert found == [None] * (needed - 1) + [len(loop)]
 

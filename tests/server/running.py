@@ -46,9 +46,9 @@ class Running:
                 return error.code, _read(error), error.headers
 
     def metric(self, name: str) -> float:
-        """The sum of a metric's series."""
+        """The sum of a metric's series, or one of them: `name{label="value"}`."""
         _, text, _ = self.ask("/metrics")
-        found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        found = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
         return sum(map(float, found))
 
     def until(self, holds: Any) -> None:

@@ -62,6 +62,19 @@ def test_several_choices_differ_and_a_seed_repeats_them(client: openai.OpenAI) -
     assert texts() == first
 
 
+def test_choices_of_one_prompt_read_it_once(client: openai.OpenAI, server: Running) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Count to " + " and ".join(map(str, range(200, 300)))}]
+    before, asked = server.metric("qwick_prompt_tokens_read_total"), {"model": "pocket", "messages": messages}
+    answer = client.chat.completions.create(**asked, n=4, seed=3, temperature=3.0, max_tokens=4)
+    assert answer.usage
+    prompt = answer.usage.prompt_tokens
+    assert prompt > 300
+    assert prompt == client.chat.completions.create(**asked, max_tokens=1).usage.prompt_tokens  # type: ignore[union-attr]
+    assert answer.usage.completion_tokens <= 16
+    server.until(lambda: server.metric("qwick_requests_admitted") == 0)
+    assert prompt <= server.metric("qwick_prompt_tokens_read_total") - before < 1.5 * prompt
+
+
 def test_stop_and_max_tokens(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(**GREEDY).choices[0].message.content or ""
     end = whole[-1]

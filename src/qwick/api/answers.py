@@ -29,12 +29,16 @@ def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Jso
     }
 
 
-def usage_of(stats: Sequence[Stats]) -> Json:
-    """Of all answers to one request: choices of one prompt, or of several. With the reason why no more was cached."""
+def usage_of(stats: Sequence[Stats], per_prompt: int = 1) -> Json:
+    """Of all answers to one request, `per_prompt` to each of its prompts: a prompt counts once, as it is read once.
+
+    With the reason why no more of the first was cached.
+    """
+    prompts = stats[::per_prompt]
     found = usage(
-        sum(each.prompt_tokens for each in stats),
+        sum(each.prompt_tokens for each in prompts),
         sum(each.generated_tokens for each in stats),
-        sum(each.cached_tokens for each in stats),
+        sum(each.cached_tokens for each in prompts),
     )
     if stats and (miss := stats[0].miss) is not None:
         told = {"reason": miss.reason.value, "at": miss.at, "message": str(miss)}

@@ -1,10 +1,9 @@
 """What all forms of requests have in common: strictness, bounds of numbers, and fields that are taken and not used."""
 
-from typing import Annotated, Any, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-T = TypeVar("T")
 _MOST_FIELDS = 256  # of a form; no form has so many
 _MOST_BIASES = 4096
 
@@ -16,11 +15,11 @@ TokenIds: TypeAlias = Annotated[list[TokenId], Field(fail_fast=True)]
 """One that is wrong is enough to say: a hostile body has millions, and a told error takes a kilobyte."""
 
 
-def _few(value: T, most: int) -> T:
+def _few(value: Any, most: int) -> Any:
     """As it is, unless it has more members than can be right: each would be an error of its own."""
-    if isinstance(value, dict) and len(cast("dict[Any, Any]", value)) > most:
+    if isinstance(value, dict) and len(cast("Any", value)) > most:
         raise ValueError(f"more than {most:,} members")
-    return value
+    return cast("Any", value)
 
 
 def _few_biases(value: Any) -> Any:

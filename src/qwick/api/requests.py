@@ -59,6 +59,7 @@ class Asking(Structured):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=1e6)] | None = None
     logit_bias: Biases | None = None
+    loop_guard: bool | None = None
     seed: Annotated[int, Field(ge=-1, le=MAX_SEED)] | None = None
     user: Habit = None
     metadata: Habit = None
@@ -168,7 +169,6 @@ class ChatRequest(Asking, ChatPrompt):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
-    loop_guard: bool | None = None
     modalities: list[Literal["text"]] | None = None
     audio: Unsupported = None
     functions: Unsupported = None

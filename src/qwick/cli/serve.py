@@ -55,6 +55,10 @@ def serve(
         bool | None,
         typer.Option("--think/--no-think", help="For chats that do not say; the model's own default when left out."),
     ] = None,
+    loop_guard: Annotated[
+        bool,
+        typer.Option("--loop-guard/--no-loop-guard", help="End thoughts and answers of chats that repeat themselves."),
+    ] = True,
     max_concurrent: Annotated[
         int, typer.Option(metavar="N", help="Answers generated at a time.", rich_help_panel=LIMITS)
     ] = 16,
@@ -99,6 +103,7 @@ def serve(
         engine,
         aliases=tuple(alias or ()),
         think=think,
+        loop_guard=loop_guard,
         max_queue=max_queue,
         keys=read_keys(api_key or []),
         cors=tuple(cors or ()),

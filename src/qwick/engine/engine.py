@@ -12,7 +12,7 @@ from qwick.engine.admission import LEAST_TURN, Admission
 from qwick.engine.batching import build
 from qwick.engine.config import EngineConfig
 from qwick.engine.constraint import Constraints
-from qwick.engine.guidance import Cut, Guidance
+from qwick.engine.guidance import Guidance
 from qwick.engine.instruments import Instruments, Levels
 from qwick.engine.pace import Pace
 from qwick.engine.request import Event, Finish, Request, Sequence
@@ -305,8 +305,6 @@ class Engine:
     def _finish(self, sequence: Sequence) -> Finish | None:
         guidance = sequence.guidance
         if sequence.token_ids[-1] in sequence.request.sampling.stop_token_ids or (guidance and guidance.is_over):
-            return Finish.STOP
-        if guidance and guidance.cut is Cut.LOOP and sequence.request.grammar is None:
             return Finish.STOP
         longest = self._longest(sequence.request)
         return Finish.LENGTH if (guidance and guidance.cut) or len(sequence.token_ids) >= longest else None

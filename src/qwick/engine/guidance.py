@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from qwick.engine.constraint import Allowed, Constraint, ConstraintError
-from qwick.engine.repetition import Repetition
+from qwick.engine.repetition import Repetition, answer_repetition
 from qwick.errors import UsageError
 
 _MOST_RESERVED = 512  # tokens of the room for thought and answer that a budget leaves to the answer; at least a quarter
@@ -76,7 +76,7 @@ class Guidance:
         self._ahead: deque[int] = deque()  # tokens that must come
         self._num_lead = 0  # of them, those before the grammar begins
         self._allowed: Allowed | None = None
-        self._repetition = Repetition() if loop_guard else None
+        self._repetition = (Repetition() if thought else answer_repetition()) if loop_guard else None
         self.cut: Cut | None = None
         self.thought_ended: ThoughtEnd | None = None
         if thought is None:
@@ -137,7 +137,7 @@ class Guidance:
                 self._force(thought.lead)
                 self._num_lead = len(thought.lead)
             if self._repetition is not None:
-                self._repetition = Repetition()
+                self._repetition = answer_repetition()
         elif self.thought_ended is None and (repeats or self._num_tokens == self._limit):
             self.thought_ended = ThoughtEnd.LOOP if repeats else ThoughtEnd.BUDGET
             self._force((*self._closing, thought.end))

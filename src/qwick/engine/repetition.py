@@ -7,7 +7,11 @@ import numpy as np
 
 LONGEST_PERIOD = 512  # tokens
 LEAST_REPEATS = 8  # of a period, the first time included
-LEAST_TOKENS = 256  # that they take together: rows of dots and tables have some right to repeat
+LEAST_TOKENS = 512  # that they take together
+# Of an answer: tables of zeros, equal rows, rules of dashes have a right to repeat, and what is cut is lost
+# (tests/engine/test_loops.py has such texts). A loop goes on for ever, so it is found all the same.
+ANSWER_REPEATS = 16
+ANSWER_TOKENS = 4096
 
 
 class Repetition:
@@ -39,3 +43,8 @@ class Repetition:
         self._recent[self._at] = token_id
         found = self._alike >= self._wanted
         return int(found.argmax()) + 1 if found.any() else None
+
+
+def answer_repetition() -> Repetition:
+    """More patient than that of a thought."""
+    return Repetition(least_repeats=ANSWER_REPEATS, least_tokens=ANSWER_TOKENS)

@@ -63,7 +63,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Answer a chat."""
         service.check_model(body.model)
         try:
-            question = ChatQuestion(service.llm, body, service.options.think)
+            options = service.options
+            question = ChatQuestion(service.llm, body, think=options.think, loop_guard=options.loop_guard)
             return await respond(service, question, request.receive, request.scope["qwick.note"])
         except QwickError as error:
             raise errors.of(error, tuple(ChatRequest.model_fields)) from None

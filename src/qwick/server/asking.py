@@ -8,7 +8,8 @@ from uuid import uuid4
 from starlette.responses import Response
 from starlette.types import Receive
 
-from qwick.api.answers import Form, Json, usage_of, whole
+from qwick.api.answers import Form, Json, whole
+from qwick.api.endings import interventions, warnings_of
 from qwick.async_llm import AsyncStream
 from qwick.server.errors import AsciiJson
 from qwick.server.service import Note, Service
@@ -115,9 +116,18 @@ async def _completions(streams: Sequence[AsyncStream]) -> list[Completion]:
 def _body(service: Service, question: Question, completions: Sequence[Completion], note: Note) -> Json:
     choices = [question.choice(index, completion) for index, completion in enumerate(completions)]
     used = question.used(completions)
-    _tell(note, completions)
+    _tell(note, used, completions)
     body = whole(question.form, f"{question.prefix}-{uuid4().hex}", service.model_name, choices, used)
-    return body | ({"warnings": question.warnings} if question.warnings else {})
+    warnings = list(question.warnings)
+    for index, completion in enumerate(completions):
+        warnings += warnings_of(completion, index if len(completions) > 1 else None)
+    return body | ({"warnings": warnings} if warnings else {})
+
+
+def last_warnings(question: Question, index: int, completion: Completion) -> list[str]:
+    """What a streamed answer's last chunk says: of the answer, and with the first one of the question."""
+    asked = list(question.warnings) if index == 0 else []
+    return asked + warnings_of(completion, index if question.count > 1 else None)
 
 
 async def _frames(service: Service, question: Question, answers: Sequence[Bursts], note: Note) -> AsyncGenerator[bytes]:
@@ -127,19 +137,19 @@ async def _frames(service: Service, question: Question, answers: Sequence[Bursts
         service.model_name,
         has_usage=question.includes_usage,
     )
-    if question.warnings:
-        yield chunks.warn(question.warnings)
     each = [question.frames(index, answer, chunks) for index, answer in enumerate(answers)]
     async for frame in each[0] if len(each) == 1 else merged(each):
         yield frame
     completions = [await answer.completion() for answer in answers]
     question.done(completions)
-    _tell(note, completions)
-    yield chunks.ending(question.used(completions) if question.includes_usage else None)
+    used = question.used(completions)
+    _tell(note, used, completions)
+    yield chunks.ending(used if question.includes_usage else None)
 
 
-def _tell(note: Note, completions: Sequence[Completion]) -> None:
-    used = usage_of([completion.stats for completion in completions])
+def _tell(note: Note, used: Json, completions: Sequence[Completion]) -> None:
     note.told |= {name: used[name] for name in ("prompt_tokens", "completion_tokens")}
     note.told["cached_tokens"] = used["prompt_tokens_details"]["cached_tokens"]
     note.told["finish_reason"] = ",".join(completion.finish_reason for completion in completions)
+    if done := interventions(completions):
+        note.told["interventions"] = done

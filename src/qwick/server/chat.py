@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from qwick.api.answers import Form, Json, assistant_message, chat_choice, chat_logprobs, usage_of
 from qwick.api.requests import ChatRequest
 from qwick.async_llm import AsyncLLM, AsyncStream
-from qwick.server.asking import Bursts
+from qwick.server.asking import Bursts, last_warnings
 from qwick.server.stream import Chunks
 from qwick.streams import Burst, Completion
 from qwick.text.segments import AnySegment, CallSegment, Kind, Segment
@@ -14,15 +14,16 @@ FIELDS = {Kind.REASONING: "reasoning_content", Kind.CONTENT: "content"}
 
 
 class ChatQuestion:
-    """`think`: the server's own switch, for chats that do not say. Raises UsageError for what does not fit together."""
+    """`think`, `loop_guard`: the server's own, for chats that do not say. Raises UsageError for what does not fit."""
 
     form: Form = "chat.completion"
     prefix = "chatcmpl"
 
-    def __init__(self, llm: AsyncLLM, body: ChatRequest, think: bool | None) -> None:
+    def __init__(self, llm: AsyncLLM, body: ChatRequest, *, think: bool | None, loop_guard: bool) -> None:
         self._llm, self._text_of = llm, llm.prompting.tokenizer.token_bytes
         self._messages = body.plain_messages()
         self._asked = body.asked(body.messages, think)
+        self._guards = loop_guard if body.loop_guard is None else body.loop_guard
         self._grammar, self._top, self._stops = body.constraint(), body.top, body.stops()
         self.count = body.n or 1
         self._sampling = [body.sampling(index, body.longest) for index in range(self.count)]
@@ -34,6 +35,7 @@ class ChatQuestion:
             self._llm.chat(
                 self._messages,
                 grammar=self._grammar,
+                loop_guard=self._guards,
                 stop=self._stops,
                 logprobs=self._top,
                 **self._asked,
@@ -54,10 +56,11 @@ class ChatQuestion:
             if frame := self._frame(index, burst, chunks):
                 yield frame
         completion = await answer.completion()
-        yield chunks.choice(index, {}, finish_reason=completion.finish_reason)
+        warnings = last_warnings(self, index, completion)
+        yield chunks.choice(index, {}, warnings, finish_reason=completion.finish_reason)
 
     def used(self, completions: Sequence[Completion]) -> Json:
-        return usage_of([completion.stats for completion in completions])
+        return usage_of([completion.stats for completion in completions], self.count)
 
     def done(self, completions: Sequence[Completion]) -> None:
         """Have the engine read the answer as history, so that the next turn reads only its own message."""

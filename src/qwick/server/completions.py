@@ -7,7 +7,7 @@ from qwick.api.requests import CompletionRequest
 from qwick.async_llm import AsyncLLM, AsyncStream
 from qwick.errors import UsageError
 from qwick.sampling.logprobs import Scored
-from qwick.server.asking import Bursts
+from qwick.server.asking import Bursts, last_warnings
 from qwick.server.stream import Chunks
 from qwick.streams import Burst, Completion
 
@@ -71,10 +71,12 @@ class CompletionQuestion:
             is_first = False
             if self._max_tokens and (frame := self._frame(index, burst, lists, chunks)):
                 yield frame
-        yield chunks.choice(index, {"text": ""}, finish_reason=self._ended(await answer.completion()))
+        completion = await answer.completion()
+        warnings = last_warnings(self, index, completion)
+        yield chunks.choice(index, {"text": ""}, warnings, finish_reason=self._ended(completion))
 
     def used(self, completions: Sequence[Completion]) -> Json:
-        used = usage_of([completion.stats for completion in completions])
+        used = usage_of([completion.stats for completion in completions], self._per_prompt)
         if not self._max_tokens:
             used |= {"completion_tokens": 0, "total_tokens": used["prompt_tokens"]}
         return used
@@ -89,6 +91,7 @@ class CompletionQuestion:
             prompt,
             stop=self._stops,
             grammar=self._grammar,
+            loop_guard=bool(self._body.loop_guard),
             logprobs=self._top,
             prompt_logprobs_from=scored_from,
             **sampling,

@@ -65,6 +65,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = Counter("qwick_http_requests", "Requests.", ["path", "status"], registry=self._registry)
         self._errors = Counter("qwick_errors", "What was said instead of answers.", ["kind"], registry=self._registry)
+        self._interventions = Counter(
+            "qwick_interventions", "Thoughts and answers that were ended for them.", ["kind"], registry=self._registry
+        )
         self._seconds = Histogram(
             "qwick_http_request_seconds",
             "From the first byte to the last of the answer.",
@@ -81,6 +84,8 @@ class Metrics:
         """One is over."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
+        for each in note.told.get("interventions", ()):
+            self._interventions.labels(each).inc()
         kind = note.told.get("error") or note.told.get("ended")
         if kind is not None:
             self._errors.labels(str(kind)).inc()

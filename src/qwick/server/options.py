@@ -75,6 +75,7 @@ def key_of(keys: tuple[ApiKey, ...], given: str) -> ApiKey | None:
 class ServerOptions:
     """All of it. `model` is what the store calls it, `aliases` what callers may call it too.
 
+    loop_guard       whether chats that do not say are ended when they only repeat themselves
     max_queue        requests that wait for their turn; beyond that they are refused (429)
     timeout_seconds  of one request, from its first byte to the last of its answer
     drain_seconds    that answers under way have when the server is stopped
@@ -84,6 +85,7 @@ class ServerOptions:
     engine: EngineOptions
     aliases: tuple[str, ...] = ()
     think: bool | None = None
+    loop_guard: bool = True
     max_queue: int = 64
     keys: tuple[ApiKey, ...] = ()
     cors: tuple[str, ...] = ()

@@ -50,11 +50,12 @@ class Chunks:
         self._plain: dict[tuple[int, str], tuple[bytes, bytes]] = {}
         self._is_chat = form == "chat.completion"
 
-    def choice(self, index: int, content: Json, **more: Any) -> bytes:
-        """`content`: a chat's `delta`, or `text` and what goes with it."""
+    def choice(self, index: int, content: Json, warnings: Sequence[str] = (), **more: Any) -> bytes:
+        """`content`: a chat's `delta`, or `text` and what goes with it. `warnings` stand beside the choices."""
         shown = {"delta": content} if self._is_chat else content
         choice = {"index": index, **shown, "logprobs": None, "finish_reason": None} | more
-        return event(self._head | {"choices": [choice]} | self._usage)
+        told = {"warnings": list(warnings)} if warnings else {}
+        return event(self._head | {"choices": [choice]} | self._usage | told)
 
     def text(self, index: int, field: str, text: str) -> bytes:
         """A piece of text and nothing else: `choice`, with no more work than the text makes."""
@@ -68,11 +69,6 @@ class Chunks:
         """The last of a stream, with the counts if they were asked for."""
         usage = b"" if used is None else event(self._head | {"choices": [], "usage": used})
         return usage + DONE
-
-    def warn(self, warnings: Sequence[str]) -> bytes:
-        """What comes first, where something of the question changes nothing."""
-        none: list[Json] = []
-        return event(self._head | {"choices": none, "warnings": warnings} | self._usage)
 
 
 async def with_pings(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
