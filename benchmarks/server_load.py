@@ -6,7 +6,8 @@ Each stream asks, reads its answer to the end, and asks again. An answer is whol
 counts and [DONE]; anything else is an error. Processor time is the server process's own (/proc), over all tokens that
 its answers counted; the engine is a process of its own. Resident memory every second, after a warm-up of one answer per
 stream; its slope by least squares over the second half: until then the engine touches pages that its plan gave it at
-the start. Times between tokens are between reads in which something came.
+the start, and the server's tokenizer remembers words of new texts (10,000 of them). Few --questions, often repeated,
+show what else would grow. Times between tokens are between reads in which something came.
 
 Without --url it starts `qwick serve MODEL` (further flags behind --) and forbids what ends an answer, so that each has
 --tokens. With it the server's processes are not seen, only what comes from it. Published beside the others: --out.
@@ -18,6 +19,7 @@ import random
 import re
 import sys
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from statistics import quantiles
 from time import monotonic, process_time, sleep
@@ -41,15 +43,17 @@ Found = dict[str, Any]
 
 
 def bodies(model: str, options: argparse.Namespace) -> Iterator[bytes]:
-    """Questions without end; each is a chat, streamed."""
+    """Questions without end; each is a chat, streamed. The same question has the same answer."""
     chance = random.Random(5)
+    asked = [(chance.randrange(1, 100), chance.randrange(1, 100)) for _ in range(options.questions)]
     more: Found = {}
     if options.url is None:
         stops = Tokenizer.open(find_model(options.model)).stop_ids
         more["logit_bias"] = {str(token_id): -100 for token_id in stops}
-    while True:
-        asked = f"What is {chance.randrange(1, 100)} + {chance.randrange(1, 100)}?"
-        body = {"model": model, "messages": [{"role": "user", "content": asked}], "max_tokens": options.tokens}
+    for number in cycle(range(len(asked))):
+        left, right = asked[number]
+        messages = [{"role": "user", "content": f"What is {left} + {right}?"}]
+        body = {"model": model, "messages": messages, "max_tokens": options.tokens, "seed": number}
         yield json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}} | more).encode()
 
 
@@ -128,6 +132,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--tokens", type=int, default=150, help="of an answer")
+    parser.add_argument("--questions", type=int, default=20_000, help="different ones")
     parser.add_argument("--url", help="of a server that runs already")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "engine" / machine_slug())
     mark = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)

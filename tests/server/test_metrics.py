@@ -14,7 +14,7 @@ from tests.server.running import Running
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana.json"
 UNITS = {"seconds", "bytes", "tokens", "requests", "answers", "pages", "snapshots", "steps", "jobs", "errors"}
-COUNTED = {"misses", "preemptions", "starts"}  # happenings: no other unit than their name
+COUNTED = {"interventions", "misses", "preemptions", "starts"}  # happenings: no other unit than their name
 STATES = {"qwick_ready", "qwick_info"}
 ASKED = {
     "request latency": "qwick_http_request_seconds",
@@ -37,8 +37,10 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def families(server: Running) -> dict[str, Metric]:
-    """After an answer and an error."""
+    """After an answer, a thought that was ended, and an error."""
     assert server.ask("/v1/completions", {"prompt": "What is", "max_tokens": 2})[0] == 200
+    messages = [{"role": "user", "content": "What is 17 + 25?"}]
+    assert server.ask("/v1/chat/completions", {"messages": messages, "think": True, "thinking_budget": 1})[0] == 200
     assert server.ask("/v1/completions", {"prompt": []})[0] == 400
     server.until(lambda: server.metric("qwick_finished_answers_total") > 0)
     _, text, headers = server.ask("/metrics")
