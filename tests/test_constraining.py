@@ -85,6 +85,12 @@ def test_an_answer_is_of_its_schema_and_the_thought_is_free(llm, think):
         (Grammar("gbnf", 'root ::= "a" [0-9]+ b\nb ::= "é" | "\\n"'), "a[0-9]+[é\n]"),
         (schema({"enum": ["a", 7, None, {"k": [1.5]}]}), r'"a"|7|null|\{"k": \[1\.5\]\}'),
         (schema({"const": "<|im_end|></think>"}), re.escape('"<|im_end|></think>"')),
+        (schema({"oneOf": [{"const": "a"}, {"type": "integer", "minimum": 8, "maximum": 9}]}), '"a"|8|9'),
+        (schema({"type": "string", "format": "date"}), r'"\d{4}-\d\d-\d\d"'),
+        (
+            schema({"allOf": [{"type": "object", "properties": {"a": {"const": 1}}, **CLOSED}, {"required": ["a"]}]}),
+            r'\{"a": 1\}',
+        ),
     ],
 )
 def test_every_kind_of_grammar_is_followed(llm, grammar, pattern):
@@ -135,6 +141,11 @@ def test_stop_strings_still_end_an_answer(llm):
         (("json_schema", "[1"), "is not JSON"),
         (("json_schema", '{"items": {"multipleOf": 999983}}'), "multipleOf 999983"),
         (("json_schema", '{"multipleOf": 1e-7}'), "decimals"),
+        (("json_schema", '{"oneOf": [{"type": "integer"}, {"type": "number"}]}'), "oneOf is taken only .* use anyOf"),
+        (("json_schema", '{"items": {"not": {"type": "null"}}}'), '"not"'),
+        (("json_schema", '{"type": "string", "format": "iri"}'), "format: iri"),
+        (("json_schema", '{"type": "string", "pattern": "(?=a)b"}'), "look-ahead"),
+        (("json_schema", '{"type": "integer", "minimum": 5, "maximum": 3}'), "minimum"),
         (("json_schema", "false"), "must be an object"),
     ],
 )

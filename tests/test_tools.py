@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from qwick.async_llm import AsyncLLM
+from qwick.engine.constraint import Grammar
 from qwick.errors import TemplateError, UsageError
 from qwick.llm import LLM
 from qwick.opening import EngineOptions
@@ -107,33 +108,40 @@ def test_tools_stand_in_the_prompt_whatever_the_choice(folder: Path, monkeypatch
     llm.chat(USER, think=False, tools=[ADD, NOW], tool_choice="none", logit_bias={5: 1})
     assert prompt_of(engine) == prompt
     assert engine.requests[-1].sampling.logit_bias == {5: 1, CALL_TAG: -math.inf}
-    for choice, forced in (("required", "<tool_call>\n<function"), (NAMED, "<tool_call>\n<function=now>\n")):
-        llm.chat(USER, tools=[ADD, NOW], tool_choice=choice)
-        assert prompt_of(engine) == prompt + forced
-        assert CALL_TAG in engine.requests[-1].token_ids[-len(forced) :]
+    for choice, name in (("required", '"add"'), (NAMED, '"now"')):
+        llm.chat(USER, think=False, tools=[ADD, NOW], tool_choice=choice)
+        assert prompt_of(engine) == prompt
+        calls = engine.requests[-1].calls
+        assert calls.required
+        assert name in calls.grammar.text
+        assert ('"add"' in calls.grammar.text) == (choice == "required")
     llm.chat(USER, think=False)
     assert '"name"' not in prompt_of(engine)
 
 
-def test_a_call_that_is_required_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    llm, engine = scripted(
-        folder, monkeypatch, "=add>\n<parameter=a>\n5\n</parameter>\n</function>\n</tool_call><|im_end|>"
-    )
+def test_without_tokens_for_its_tags_a_required_call_begins_in_the_prompt(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so without a thought; a grammar beside tools cannot be had then."""
+    script = "=add>\n<parameter=a>\n5\n</parameter>\n</function>\n</tool_call><|im_end|>"
+    llm, engine = scripted(folder, monkeypatch, script)
+    monkeypatch.setattr(llm.prompting, "_calls", lambda _: None)
     completion = llm.chat(USER, tools=[ADD, NOW], tool_choice="required")
+    assert prompt_of(engine).endswith("<tool_call>\n<function")
+    assert CALL_TAG in engine.requests[-1].token_ids[-len("<tool_call>\n<function") :]
     assert [(c.name, c.arguments) for c in completion.tool_calls] == [("add", '{"a": 5}')]
     assert (completion.text, completion.reasoning, completion.finish_reason) == ("", "", "tool_calls")
+    with pytest.raises(UsageError, match="without thinking"):
+        llm.chat(USER, think=True, tools=[ADD], tool_choice="required")
+    with pytest.raises(UsageError, match="no token that begins a call"):
+        llm.chat(USER, tools=[ADD], grammar=Grammar("regex", "a"))
 
     llm, engine = scripted(folder, monkeypatch, f"</function>\n</tool_call>\n{SUM}<|im_end|>")
+    monkeypatch.setattr(llm.prompting, "_calls", lambda _: None)
     stream = llm.chat(USER, tools=[ADD, NOW], tool_choice=NAMED, stream=True)
     assert [segment.kind for segment in stream.segments()] == [Kind.CALL, Kind.ARGUMENTS, Kind.ARGUMENTS, Kind.CALL_END]
     assert [(c.name, c.arguments) for c in stream.completion.tool_calls] == [("now", "{}")]
     assert not engine.running  # it ended there: one call was asked for
-
-
-def test_a_thought_before_a_required_call_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    llm, _ = scripted(folder, monkeypatch, "x")
-    with pytest.raises(UsageError, match="without thinking"):
-        llm.chat(USER, think=True, tools=[ADD], tool_choice="required")
 
 
 def test_a_template_without_tools_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +190,8 @@ def test_a_turn_of_calls_goes_on_from_what_was_read(folder: Path) -> None:
 
 
 def test_for_many_callers_it_is_the_same(folder: Path) -> None:
-    """The model talks nonsense; a forced opening makes a call of it."""
-    options: Any = {"tools": [ADD, NOW], "tool_choice": NAMED, "max_tokens": 12, "seed": 3}
+    """The model talks nonsense; that a call is required makes one of it."""
+    options: Any = {"tools": [ADD, NOW], "tool_choice": NAMED, "think": False, "max_tokens": 60, "seed": 3}
     with LLM(folder, threads=1) as llm:
         here = llm.chat(USER, **options)
 

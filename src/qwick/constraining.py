@@ -1,13 +1,11 @@
 """Grammars over a tokenizer's tokens: `engine/constraint.py` by llguidance (github.com/guidance-ai/llguidance).
 
-Nothing of it is imported or made before the first grammar: for 248,320 tokens that takes seconds and 100 MB, once.
+Nothing of it is imported or made before the first grammar: for 248,320 tokens that takes seconds and 120 MB, once.
 """
 
-import json
-import math
-from collections.abc import Callable, Iterable
-from decimal import Decimal
-from functools import partial
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,18 +13,28 @@ import numpy as np
 
 from qwick.engine.constraint import Allowed, ConstraintError, Grammar, GrammarKind
 from qwick.errors import UsageError
+from qwick.grammar_texts import calls_grammar, library_grammar, limits, loose_calls_grammar, one_line
+from qwick.text.call_grammar import CallGrammar
 from qwick.text.tokenizer import END_TOKENS, Tokenizer
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+    from llguidance import LLMatcher, LLTokenizer
 
-# One line, as Python's json.dumps writes it: what models have seen most of. Free white space would leave less to jump
-# over, and some models write it without end.
-_JSON: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-MOST_SECONDS = 0.5  # that preparing a grammar may take; all others wait for it
-_MOST_MULTIPLE = 10_000  # of `multipleOf`, its point left out: 999,983 takes 20 s
-_MOST_DECIMALS = 4
-_MAX_DEPTH = 64  # of a schema: its reader is recursive
+MOST_SECONDS = 0.5  # that preparing a grammar may take
+_MOST_KEPT = 16  # grammars, for the next request that has the same
+_MOST_CHARACTERS = 400_000  # of a grammar of calls: 0.3 s
+_MOST_LOOSE = 500  # characters that tell what calls are not held to
+_MOST_KEPT_BYTES = 256 << 10  # of their texts, beside the newest
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """matcher: at its beginning, to be copied. stop_id: ends what a whole answer is; None: of a part of one."""
+
+    matcher: "LLMatcher"
+    vocab_size: int
+    stop_id: int | None
+    loose: str
 
 
 class TokenConstraints:
@@ -37,34 +45,89 @@ class TokenConstraints:
         self._tokens: LLTokenizer | None = None
         self._stop_id = 0
         self._lock, self._preparing = Lock(), Lock()
+        self._kept: OrderedDict[Grammar, _Prepared | UsageError] = OrderedDict()
+        self._keeping = Lock()
+
+    def prepare(self, grammar: Grammar) -> None:
+        with self._keeping:
+            if grammar in self._kept:
+                return
+        try:
+            self._keep(grammar, self._prepared(grammar))
+        except UsageError as error:
+            self._keep(grammar, error)
 
     def start(self, grammar: Grammar) -> "TokenConstraint":
         """Raises UsageError naming what is wrong with the grammar, or that this model cannot be held to one."""
-        text = _llguidance_grammar(grammar)
+        with self._keeping:
+            found = self._kept.get(grammar)
+            if found is not None:
+                self._kept.move_to_end(grammar)
+            if isinstance(found, UsageError):  # told once: a machine that was busy may not be so the next time
+                del self._kept[grammar]
+        if isinstance(found, UsageError):
+            raise UsageError(*found.args)
+        if found is None:
+            found = self._prepared(grammar)
+            self._keep(grammar, found)
+        return TokenConstraint(found)
+
+    def warm(self) -> None:
+        """Make now what the first grammar would wait for. Raises UsageError for a model that takes none."""
+        with self._lock:
+            self._tokens = self._tokens or self._make()
+
+    def _keep(self, grammar: Grammar, prepared: _Prepared | UsageError) -> None:
+        with self._keeping:
+            self._kept[grammar] = prepared
+            size = sum(len(kept.text) for kept in self._kept)
+            while len(self._kept) > 1 and (len(self._kept) > _MOST_KEPT or size > _MOST_KEPT_BYTES):
+                oldest, _ = self._kept.popitem(last=False)
+                size -= len(oldest.text)
+
+    def _prepared(self, grammar: Grammar) -> _Prepared:
+        self.warm()
+        if grammar.kind is not GrammarKind.CALLS:
+            text = library_grammar(grammar)
+            return self._in_time(lambda: self._compiled(text, grammar.kind, self._stop_id), grammar.kind)
+        try:
+            return self._in_time(lambda: self._calls(calls_grammar(grammar.text, MOST_SECONDS / 4)), grammar.kind)
+        except UsageError as error:  # not asked for as a grammar: what is less is still better than nothing
+            why = str(error)
+            return self._in_time(lambda: self._calls(loose_calls_grammar(grammar.text, why)), grammar.kind)
+
+    def _calls(self, found: CallGrammar) -> _Prepared:
+        if len(found.lark) > _MOST_CHARACTERS:
+            raise UsageError("the schemas are too long to be held to")
+        return self._compiled(found.lark, GrammarKind.CALLS, None, "; ".join(found.loose)[:_MOST_LOOSE])
+
+    def _compiled(self, text: str, kind: GrammarKind, stop_id: int | None, loose: str = "") -> _Prepared:
         from llguidance import LLMatcher
 
-        with self._lock:
-            tokens = self._tokens = self._tokens or self._make()
-        matcher = self._in_time(partial(LLMatcher, tokens, text, log_level=0, limits=_limits()), grammar.kind)
-        constraint = TokenConstraint(matcher, self._vocab_size, self._stop_id)
+        assert self._tokens is not None
+        matcher = LLMatcher(self._tokens, text, log_level=0, limits=limits())
+        prepared = _Prepared(matcher, self._vocab_size, stop_id, loose)
+        first = TokenConstraint(prepared)
         try:
-            _ = constraint.forced() or constraint.allowed()
+            _ = first.forced() or first.allowed()
         except ConstraintError as error:
-            raise UsageError(f"the {grammar.kind} cannot be used: {_one_line(str(error))}") from None
-        return constraint
+            raise UsageError(f"the {kind} cannot be used: {one_line(str(error))}") from None
+        return prepared
 
-    def _in_time(self, make: "Callable[[], LLMatcher]", kind: GrammarKind) -> "LLMatcher":
+    def _in_time(self, make: Callable[[], _Prepared], kind: GrammarKind) -> _Prepared:
         """The library's limits do not bound all that a schema can have it compute: a second for one `multipleOf`.
 
         It gives the GIL up. What takes too long goes on beside the steps; no other grammar is begun before its end.
         """
         if not self._preparing.acquire(timeout=MOST_SECONDS):
             raise UsageError(f"the {kind} cannot be used now: another grammar takes long to prepare; ask again later")
-        found: list[LLMatcher] = []
+        found: list[_Prepared | UsageError] = []
 
         def run() -> None:
             try:
                 found.append(make())
+            except UsageError as error:
+                found.append(error)
             finally:
                 self._preparing.release()
 
@@ -73,6 +136,8 @@ class TokenConstraints:
         thread.join(MOST_SECONDS)
         if not found:
             raise UsageError(f"the {kind} takes more than {MOST_SECONDS:g} s to prepare; make it simpler")
+        if isinstance(found[0], UsageError):
+            raise found[0]
         return found[0]
 
     def _make(self) -> "LLTokenizer":
@@ -89,36 +154,40 @@ class TokenConstraints:
 
 
 class TokenConstraint:
-    """A `Constraint`."""
+    """A `Constraint`, at its beginning."""
 
-    def __init__(self, matcher: "LLMatcher", vocab_size: int, stop_id: int) -> None:
-        self._matcher, self._vocab_size, self._stop_id = matcher, vocab_size, stop_id
+    def __init__(self, prepared: _Prepared) -> None:
+        self._prepared, self._matcher = prepared, prepared.matcher.deep_copy()
         self._is_over = False
+        self.loose = prepared.loose
 
     @property
     def is_over(self) -> bool:
         return self._is_over
 
+    def again(self) -> "TokenConstraint":
+        return TokenConstraint(self._prepared)
+
     def forced(self) -> list[int]:
-        matcher = self._matcher
         if self._is_at_end():
-            return [self._stop_id]
-        return matcher.compute_ff_tokens()
+            return [] if self._prepared.stop_id is None else [self._prepared.stop_id]
+        return self._matcher.compute_ff_tokens()
 
     def allowed(self) -> Allowed:
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self._check()
-        allowed = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
+        allowed = np.unpackbits(bits, count=self._prepared.vocab_size, bitorder="little").view(np.bool_)
         if not allowed.any():
             raise ConstraintError("nothing may follow")
         return allowed
 
     def accept(self, token_id: int) -> None:
-        self._is_over = self._is_over or (token_id == self._stop_id and self._is_at_end())
+        self._is_over = self._is_over or (token_id == self._prepared.stop_id and self._is_at_end())
         if not self._is_over:
             self._matcher.consume_token(token_id)
             self._check()
-            self._is_over = self._matcher.stop_reason() == "EndOfSentence"
+            is_part = self._prepared.stop_id is None
+            self._is_over = self._is_at_end() if is_part else self._matcher.stop_reason() == "EndOfSentence"
 
     def _is_at_end(self) -> bool:
         """Nothing but the end may follow."""
@@ -131,7 +200,7 @@ class TokenConstraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise ConstraintError(self._matcher.get_error())
+            raise ConstraintError(one_line(self._matcher.get_error()))
 
 
 class _Tokens:
@@ -145,81 +214,3 @@ class _Tokens:
 
     def __call__(self, text: bytes) -> list[int]:
         return self._tokenizer.encode(text.decode(), allow_special=False)
-
-
-def _llguidance_grammar(grammar: Grammar) -> str:
-    """In the library's own form. Raises UsageError for what can be seen without it."""
-    from llguidance import LLMatcher
-    from llguidance.gbnf_to_lark import gbnf_to_lark
-
-    match grammar.kind:
-        case GrammarKind.JSON_OBJECT:
-            return LLMatcher.grammar_from_json_schema({"type": "object"}, overrides=_JSON)
-        case GrammarKind.JSON_SCHEMA:
-            return LLMatcher.grammar_from_json_schema(_schema(grammar.text), overrides=_JSON)
-        case GrammarKind.REGEX:
-            return LLMatcher.grammar_from_regex(grammar.text)
-        case GrammarKind.LARK:
-            return LLMatcher.grammar_from_lark(grammar.text)
-        case GrammarKind.GBNF:
-            try:
-                return LLMatcher.grammar_from_lark(gbnf_to_lark(grammar.text))
-            except Exception as error:  # noqa: BLE001 - a small parser in Python: anything
-                raise UsageError(f"the gbnf cannot be used: {_one_line(str(error))}") from None
-
-
-def _schema(text: str) -> str:
-    """A JSON schema. Its depth is checked: the library reads it recursively."""
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the json_schema is not JSON: {error}") from None
-    if not isinstance(schema, dict):
-        raise UsageError(f"the json_schema must be an object, not {text:.40}")
-    _check_schema(cast("object", schema), _MAX_DEPTH)
-    return text
-
-
-def _check_schema(value: object, depth: int) -> None:
-    """Of what the library's limits do not bound."""
-    if depth < 0:
-        raise UsageError(f"the json_schema is nested more than {_MAX_DEPTH} deep")
-    children: Iterable[object] = ()
-    if isinstance(value, dict):
-        entries = cast("dict[str, object]", value)
-        children = entries.values()
-        _check_multiple(entries.get("multipleOf"))
-    elif isinstance(value, list):
-        children = cast("list[object]", value)
-    for child in children:
-        _check_schema(child, depth - 1)
-
-
-def _check_multiple(value: object) -> None:
-    if isinstance(value, int | float) and math.isfinite(value):
-        _, digits, exponent = Decimal(str(value)).as_tuple()
-        number = int("".join(map(str, digits))) * 10 ** max(int(exponent), 0)
-        if number > _MOST_MULTIPLE or int(exponent) < -_MOST_DECIMALS:
-            raise UsageError(
-                f"the json_schema says multipleOf {value}; at most {_MOST_MULTIPLE:,} are taken, "
-                f"with {_MOST_DECIMALS} decimals"
-            )
-
-
-def _limits() -> "LLParserLimits":
-    """Less than the library's own, which let a hostile grammar compute for a second, or grow to 500 MB."""
-    from llguidance import LLParserLimits
-
-    return LLParserLimits(
-        initial_lexer_fuel=1_000_000,
-        step_lexer_fuel=200_000,
-        step_max_items=50_000,
-        max_lexer_states=50_000,
-        max_grammar_size=100_000,
-        precompute_large_lexemes=False,
-        verbose_errors=False,
-    )
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())[:300]

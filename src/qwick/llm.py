@@ -207,12 +207,13 @@ class LLM:
         """Answer `messages` ({"role": …, "content": …}) by the model's chat template; control tokens in them are text.
 
         `think`: whether the model reasons first; None: the default of this model. `stop` is looked for in the answer's
-        text, not in its reasoning; `grammar` is what the text must look like. Raises TemplateError, UsageError.
+        text, not in its reasoning; `grammar` is what the text must look like; with tools, it or calls. Raises
+        TemplateError, UsageError.
 
         tools        {"type": "function", "function": {"name", "description", "parameters": JSON schema}}: the model may
                      call them (`Completion.tool_calls`); messages of earlier calls and results are OpenAI's
-        tool_choice  auto; none; required, or {"type": "function", "function": {"name": …}}: a call begins the answer,
-                     without thinking
+        tool_choice  auto; none; required, or {"type": "function", "function": {"name": …}}: the answer is calls, behind
+                     the thought. A call is held to its tool: what of a schema cannot be kept, `Stats.loose` tells
         parallel_tool_calls  whether there may be several; False: the answer ends behind the first
         thinking_budget  tokens that the thought may take before it is ended, with a sentence that says so, and room for
                          the answer left (`Stats.thought_ended`); 0: do not think; None: as many as it wants

@@ -11,7 +11,8 @@ from typing import Any, TypedDict
 
 from qwick import pocket
 from qwick.describe import sampling_advice
-from qwick.engine.constraint import Grammar
+from qwick.engine.calls import Calls
+from qwick.engine.constraint import MAX_CALLS_BYTES, Grammar, GrammarKind
 from qwick.engine.guidance import Thought
 from qwick.engine.request import Request, Stats
 from qwick.errors import QwickError, TemplateError, UsageError
@@ -20,10 +21,11 @@ from qwick.sampling.defaults import with_defaults
 from qwick.sampling.logprobs import Scored
 from qwick.sampling.params import SamplingParams
 from qwick.text.answer import Answer
+from qwick.text.call_grammar import calls_text
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.quoting import Piece
 from qwick.text.segments import CLOSE, OPEN, Segments, begins_in_thought
-from qwick.text.tokenizer import Tokenizer
+from qwick.text.tokenizer import END_TOKENS, Tokenizer
 from qwick.text.tool_calls import ToolCalls
 from qwick.text.tools import NO_TOOLS, Tools, with_read_arguments
 from qwick.text.turns import message_starts, next_turn, unshared_len
@@ -143,28 +145,33 @@ class Prompting:
         loop_guard: bool = False,
         continues: bool = False,
     ) -> Asked:
-        """By the chat template. `think` None: as the model does by default, but not before a call that is forced.
+        """By the chat template. `think` None: as the model does by default.
 
         thinking_budget  tokens that the thought may take before it is ended, gracefully; 0: do not think
         continues        the last message is how the answer begins: text that the prompt ends with
 
-        Raises TemplateError, and UsageError for a thought before such a call, or a grammar that forbids calls.
+        A model without tokens of its own for the tags of a call has a required one begin in its prompt, so that it
+        thinks nothing before. Raises TemplateError and UsageError.
         """
-        if grammar is not None and tools.may_call:
+        calls = self._calls(tools)
+        if grammar is not None and tools.may_call and calls is None:
             raise UsageError(
-                "an answer with a grammar calls no tools; ask with tool_choice none, or without one of them"
+                "this model has no token that begins a call, so an answer with a grammar calls no tools; ask with "
+                "tool_choice none, or without one of them"
             )
+        begun_call = tools.beginning if calls is None else ""
         think = False if thinking_budget == 0 else think
-        if tools.forced and think:
+        if begun_call and think:
             raise UsageError("a call that tool_choice requires begins the answer; ask without thinking, or with auto")
-        think = self.thinks_by_default and not tools.forced if think is None else think
+        think = self.thinks_by_default and not begun_call if think is None else think
         params = self.params(self._without_calls(sampling) if tools.forbidden else sampling, think=think)
         begun = messages[-1] if continues and messages else None
         asked = messages if begun is None else messages[:-1]
         pieces = self._render(asked, think, tools)
         rendered = "".join(piece.text for piece in pieces)
-        thought = self._thought(thinking_budget) if begins_in_thought(rendered) and not tools.forced else None
-        if thought is None and begins_in_thought(rendered) and (grammar or thinking_budget):
+        thought = self._thought(thinking_budget) if begins_in_thought(rendered) and not begun_call else None
+        depends = grammar or thinking_budget or (calls and calls.required)
+        if thought is None and begins_in_thought(rendered) and depends:
             raise UsageError(f"this model has no token for {CLOSE}, where its answer begins; ask with think=False")
         segments: Segments | ToolCalls | None = Segments(rendered)
         if begun is not None:
@@ -175,11 +182,13 @@ class Prompting:
             thought, segments = (None, None) if is_content else (thought, segments)
         if tools.may_call and segments is not None:
             segments = ToolCalls(tools, segments)
-        pieces += self._pieces(tools.forced)
+        pieces += self._pieces(begun_call)
         ids = self.tokenizer.encode_pieces(pieces)
         boundaries = self._boundaries(asked, think, tools, pieces, ids) if self._keeps else ()
-        request = Request(tuple(ids), params, boundaries, thought=thought, grammar=grammar, loop_guard=loop_guard)
-        return Asked(request, self._answer(stop, segments, tools.forced))
+        request = Request(
+            tuple(ids), params, boundaries, thought=thought, grammar=grammar, loop_guard=loop_guard, calls=calls
+        )
+        return Asked(request, self._answer(stop, segments, begun_call))
 
     def scorings(
         self, prompt: Prompt | None, messages: Sequence[Message], think: bool, choices: Iterable[str]
@@ -244,17 +253,33 @@ class Prompting:
         control_tokens = self.tokenizer.added_tokens
         return self.template.render(messages, think=think, control_tokens=control_tokens, tools=tools.offered)
 
-    def _pieces(self, forced: str) -> tuple[Piece, ...]:
+    def _calls(self, tools: Tools) -> Calls | None:
+        """What calls are held to; None where no tokens of their own begin and end them, or there are none."""
+        begin, end, stop = (self._added(name) for name in ("<tool_call>", "</tool_call>", END_TOKENS[0]))
+        if not tools.may_call or begin is None or end is None or stop is None:
+            return None
+        text = calls_text(tools.callable, end)
+        if len(text) > MAX_CALLS_BYTES:
+            text = calls_text(dict.fromkeys(tools.callable), end)
+        between = tuple(self.tokenizer.encode("\n", allow_special=False))
+        grammar = Grammar(GrammarKind.CALLS, text)
+        return Calls(grammar, begin, between, stop, required=bool(tools.required), several=tools.parallel)
+
+    def _added(self, name: str) -> int | None:
+        found = self.tokenizer.added_tokens.get(name)
+        return found if found is not None and found < self.config.vocab_size else None
+
+    def _pieces(self, begun: str) -> tuple[Piece, ...]:
         """The beginning of a call, as a prompt goes on with it."""
         tag = "<tool_call>"
-        if not forced.startswith(tag) or tag not in self.tokenizer.added_tokens:
-            return (Piece(forced, False),) if forced else ()
-        return Piece(tag, True), Piece(forced.removeprefix(tag), False)
+        if not begun.startswith(tag) or tag not in self.tokenizer.added_tokens:
+            return (Piece(begun, False),) if begun else ()
+        return Piece(tag, True), Piece(begun.removeprefix(tag), False)
 
     def _without_calls(self, sampling: SamplingOptions) -> SamplingOptions:
         """The token that begins a call is forbidden, so that the tools may stand in the prompt as they did before."""
-        tag = self.tokenizer.added_tokens.get("<tool_call>")
-        if tag is None or tag >= self.config.vocab_size:
+        tag = self._added("<tool_call>")
+        if tag is None:
             return sampling
         return {**sampling, "logit_bias": {**(sampling.get("logit_bias") or {}), tag: -math.inf}}
 

@@ -34,6 +34,8 @@ SAMPLINGS = [
 class Rules:
     """A made-up grammar: what may follow depends on a hash of the tokens so far. It ends after `length` tokens."""
 
+    loose = ""
+
     def __init__(self, name, length, fails_at=None):
         self.name, self.length, self.fails_at, self.tokens = name, length, fails_at, []
 

@@ -68,11 +68,11 @@ def test_a_choice_that_means_nothing_is_refused(tools: list[Any], choice: Any, c
 
 def test_what_is_forced() -> None:
     both = [ADD, SAVE]
-    assert checked_tools(both).forced == checked_tools(both, "none").forced == ""
-    assert checked_tools(both, "required").forced == "<tool_call>\n<function"
-    assert checked_tools([ADD], "required").forced == "<tool_call>\n<function=add>\n"
+    assert checked_tools(both).beginning == checked_tools(both, "none").beginning == ""
+    assert checked_tools(both, "required").beginning == "<tool_call>\n<function"
+    assert checked_tools([ADD], "required").beginning == "<tool_call>\n<function=add>\n"
     named = checked_tools(both, NAMED)
-    assert (named.forced, named.parallel) == ("<tool_call>\n<function=save>\n", False)
+    assert (named.beginning, named.parallel) == ("<tool_call>\n<function=save>\n", False)
     assert checked_tools(both, "required").parallel
     assert not checked_tools(both, "none").may_call
     assert not checked_tools([]).may_call

@@ -1,4 +1,4 @@
-"""What is said of thoughts and answers that did not end by themselves, in `warnings` beside the answer."""
+"""What is said of thoughts and answers that did not end by themselves, or not in their form, in `warnings`."""
 
 from collections.abc import Iterator, Sequence
 
@@ -32,3 +32,5 @@ def _interventions(completion: Completion) -> Iterator[tuple[str, str]]:
         yield f"thought_{stats.thought_ended}", _THOUGHTS[stats.thought_ended]
     if stats.cut is not None:
         yield f"answer_{stats.cut}", _ANSWERS[stats.cut]
+    if stats.loose:
+        yield "calls_loose", f"calls were not held to all that the tools say: {stats.loose}"

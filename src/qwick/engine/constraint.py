@@ -13,19 +13,25 @@ from numpy.typing import NDArray
 from qwick.errors import UsageError
 
 MAX_GRAMMAR_BYTES = 64 << 10  # a schema of 64 KiB compiles within 0.1 s; texts from outside may be made to hurt
+MAX_CALLS_BYTES = 1 << 20  # of all tools; they are cut down to what can be held to in time
 
 Allowed = NDArray[np.bool_]
 """[vocab]: whether a token may come next."""
 
 
 class GrammarKind(StrEnum):
-    """How a grammar's text is to be read. JSON_OBJECT has none: any object."""
+    """How a grammar's text is to be read. JSON_OBJECT has none: any object.
+
+    CALLS: one tool call behind its first tag; JSON of `tools`, the schema of each one's arguments by its name, and
+    `end`, the id that ends a call. Of schemas it is held to what can be: `Constraint.loose` tells the rest.
+    """
 
     JSON_OBJECT = "json_object"
     JSON_SCHEMA = "json_schema"
     REGEX = "regex"
     LARK = "lark"
     GBNF = "gbnf"
+    CALLS = "tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,9 @@ class Grammar:
         except ValueError:
             raise UsageError(f"a grammar of kind {self.kind!r:.40}; known are {', '.join(GrammarKind)}") from None
         size = len(self.text.encode(errors="replace"))
-        if size > MAX_GRAMMAR_BYTES:
-            raise UsageError(f"the {self.kind} has {size:,} bytes; at most {MAX_GRAMMAR_BYTES:,} are taken")
+        most = MAX_CALLS_BYTES if self.kind is GrammarKind.CALLS else MAX_GRAMMAR_BYTES
+        if size > most:
+            raise UsageError(f"the {self.kind} has {size:,} bytes; at most {most:,} are taken")
         takes_text = self.kind is not GrammarKind.JSON_OBJECT
         if bool(self.text) != takes_text:
             raise UsageError(f"a {self.kind} " + ("needs a text: it is empty" if takes_text else "takes no text"))
@@ -53,28 +60,41 @@ class ConstraintError(Exception):
 
 
 class Constraint(Protocol):
-    """Of one answer, at its end so far. Every call may raise ConstraintError, and then no more are made."""
+    """Of one answer, at its end so far. Every call may raise ConstraintError, and then no more are made.
+
+    loose  what of the grammar it does not hold to, and why; "": all of it is kept
+    """
+
+    loose: str
 
     def forced(self) -> list[int]:
         """Tokens that must come next, whatever the model says; at the grammar's end a stop token. Often none."""
         ...
 
-    def allowed(self) -> Allowed:
-        """At least one. A stop token is among them where the answer may end."""
+    def allowed(self) -> Allowed | None:
+        """At least one; None: all. A stop token is among them where the answer may end."""
         ...
 
     def accept(self, token_id: int) -> None:
         """One more token, an allowed one."""
         ...
 
+    def again(self) -> "Constraint":
+        """A new one of the same grammar, at its beginning."""
+        ...
+
     @property
     def is_over(self) -> bool:
-        """Whether the last token ended the answer."""
+        """Whether the last token ended the answer; of a grammar of calls, the call."""
         ...
 
 
 class Constraints(Protocol):
     """Of one vocabulary."""
+
+    def prepare(self, grammar: Grammar) -> None:
+        """So that `start` takes no time; from any thread. Raises nothing: what is wrong `start` tells."""
+        ...
 
     def start(self, grammar: Grammar) -> Constraint:
         """Raises UsageError naming what is wrong with the grammar."""

@@ -10,8 +10,9 @@ from typing import Any
 from qwick.cache.spec import CacheSpec, check_context
 from qwick.engine.admission import LEAST_TURN, Admission
 from qwick.engine.batching import build
+from qwick.engine.calls import CallsConstraint, Unheld
 from qwick.engine.config import EngineConfig
-from qwick.engine.constraint import Constraints
+from qwick.engine.constraint import Constraint, Constraints, Grammar
 from qwick.engine.guidance import Guidance
 from qwick.engine.instruments import Instruments, Levels
 from qwick.engine.pace import Pace
@@ -123,6 +124,12 @@ class Engine:
         self.instruments.requests += 1
         return sequence.sequence_id
 
+    def prepare(self, request: Request) -> None:
+        """Make what its grammars need, which takes longest of all that `add` does. From any thread; raises nothing."""
+        if self._constraints is not None:
+            for grammar in request.grammars:
+                self._constraints.prepare(grammar)
+
     def remember(self, request: Request) -> None:
         """Read this prompt at leisure (`idle_step`), so that a later one that begins so goes on from its end.
 
@@ -194,6 +201,9 @@ class Engine:
         thought = request.thought
         if thought is not None:
             _check_ids((thought.end, *thought.lead, *thought.closing), self.model.config.vocab_size)
+        if request.calls is not None:
+            calls = request.calls
+            _check_ids((calls.begin, *calls.between, calls.stop), self.model.config.vocab_size)
         begin = request.prompt_logprobs_from
         if begin is not None and not 1 <= begin <= len(ids):
             raise UsageError(f"prompt_logprobs_from is {begin}; it must be from 1 to the prompt's {len(ids):,} tokens")
@@ -201,23 +211,39 @@ class Engine:
     def _guidance(self, request: Request) -> Guidance | None:
         """None where it has nothing to say. Raises UsageError for a grammar that makes no sense."""
         has_budget = request.thought is not None and request.thought.budget is not None
-        if not (request.grammar or has_budget or request.loop_guard):
+        if not (request.grammars or has_budget or request.loop_guard):
             return None
-        constraint = None
-        if request.grammar is not None:
-            if self._constraints is None:
-                raise UsageError("this engine takes no grammars")
-            constraint = self._constraints.start(request.grammar)
+        calls, stops = request.calls, request.sampling.stop_token_ids
+        must_call = calls is not None and (calls.required or request.grammar is not None)
         found = Guidance(
-            constraint,
+            self._constraint(request),
             request.thought,
-            request.sampling.stop_token_ids,
+            stops | {calls.begin} if calls is not None and must_call else stops,
             room=self._longest(request) - len(request.token_ids),
             loop_guard=request.loop_guard,
+            must_follow=must_call or request.grammar is not None,
         )
-        if found.cut and request.grammar:
-            raise UsageError(f"the {request.grammar.kind} allows no answer at all, or takes too long to follow")
+        if found.cut and request.grammars:
+            raise UsageError(f"the {request.grammars[0].kind} allows no answer at all, or takes too long to follow")
         return found
+
+    def _constraint(self, request: Request) -> Constraint | None:
+        """What holds the answer to its grammars."""
+        grammar, calls = request.grammar, request.calls
+        text = None if grammar is None else self._start(grammar)
+        if calls is None:
+            return text
+        try:
+            return CallsConstraint(calls, self._start(calls.grammar), self.model.config.vocab_size, text)
+        except UsageError as error:
+            if calls.required or text is not None:
+                raise
+            return Unheld(f"the calls: {error}")
+
+    def _start(self, grammar: Grammar) -> Constraint:
+        if self._constraints is None:
+            raise UsageError("this engine takes no grammars")
+        return self._constraints.start(grammar)
 
     def _longest(self, request: Request) -> int:
         """Tokens, prompt included, after which the sequence ends at the latest."""
@@ -293,6 +319,7 @@ class Engine:
             sequence.stats.forced_tokens += sequence.guidance.forced is not None
             sequence.guidance.push(choice.token_id)
             sequence.stats.cut, sequence.stats.thought_ended = sequence.guidance.cut, sequence.guidance.thought_ended
+            sequence.stats.loose = sequence.guidance.loose
         self.instruments.note_token(sequence.stats, now - sequence.last_time)
         sequence.last_time = now
         finish = self._finish(sequence)

@@ -1,7 +1,7 @@
 """What the request, not the model, decides about the next tokens of an answer: which are allowed, and which must come.
 
-An answer that thinks first is free until its thought ends, by itself, at its budget, or because it repeats itself; the
-grammar begins behind it.
+An answer that thinks first is free until its thought ends, by itself, at its budget, or because it repeats itself. What
+holds it to a grammar, or its tool calls to theirs, begins behind the thought.
 """
 
 from collections import deque
@@ -52,8 +52,10 @@ class Thought:
 class Guidance:
     """Of one sequence; `push` gets each token of its answer.
 
+    constraint     of what is behind the thought
     thought        that the answer begins with; None: it does not think
-    stops          ids that end the answer
+    must_follow    something of the constraint must come; else it may also be nothing, in any form
+    stops          ids that end the answer, or begin what must come: instead of them in a thought comes its end
     room           most tokens of thought and answer
     cut            why it is to be ended here; None: it goes on
     thought_ended  why the thought was ended; None: it was not
@@ -67,8 +69,10 @@ class Guidance:
         *,
         room: int,
         loop_guard: bool = False,
+        must_follow: bool = True,
     ) -> None:
         self._constraint, self._stops, self._room = constraint, stops, room
+        self._must_follow = must_follow and constraint is not None
         self._thought = thought  # while it lasts
         self._num_tokens = 0
         self._closing: tuple[int, ...] = ()
@@ -95,13 +99,18 @@ class Guidance:
         return self._allowed
 
     @property
+    def loose(self) -> str:
+        """What of its form the answer is not held to."""
+        return self._constraint.loose if self._constraint is not None else ""
+
+    @property
     def is_over(self) -> bool:
         """Whether the last token ended what the grammar describes."""
         return self._constraint is not None and self._constraint.is_over
 
     def instead(self, token_id: int) -> int:
         """What comes of a token drawn: an answer that must follow the thought cannot end inside it."""
-        is_early = self._thought is not None and self._constraint is not None and token_id in self._stops
+        is_early = self._thought is not None and self._must_follow and token_id in self._stops
         return self._thought.end if self._thought is not None and is_early else token_id
 
     def push(self, token_id: int) -> None:
@@ -133,7 +142,7 @@ class Guidance:
     def _think(self, thought: Thought, token_id: int, *, repeats: bool) -> None:
         if token_id == thought.end:
             self._thought = None
-            if self._constraint is not None or self.thought_ended is not None:
+            if self._must_follow or self.thought_ended is not None:
                 self._force(thought.lead)
                 self._num_lead = len(thought.lead)
             if self._repetition is not None:

@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from qwick.cache.prefix import Miss
+from qwick.engine.calls import Calls
 from qwick.engine.constraint import Grammar
 from qwick.engine.guidance import Cut, Guidance, Thought, ThoughtEnd
 from qwick.ops.contract import Int32, Role
@@ -36,6 +37,7 @@ class Request:
     prompt_logprobs_from   and of the prompt's own tokens from this place (at least 1) on; None: none
     thought    that the answer begins with; None: it has none, or nothing depends on it
     grammar    what the answer behind the thought must look like; None: anything
+    calls      of tools, which are held to their form wherever the answer makes them; with a grammar: instead of it
     loop_guard whether a thought, or an answer, that repeats itself is ended (engine/repetition.py)
     """
 
@@ -47,6 +49,12 @@ class Request:
     thought: Thought | None = None
     grammar: Grammar | None = None
     loop_guard: bool = False
+    calls: Calls | None = None
+
+    @property
+    def grammars(self) -> tuple[Grammar, ...]:
+        """All that it names."""
+        return tuple(found for found in (self.grammar, self.calls and self.calls.grammar) if found is not None)
 
 
 @dataclass(slots=True)
@@ -60,6 +68,7 @@ class Stats:
     forced_tokens  of the generated ones, those that were not drawn because only they could come
     cut            why the engine ended the answer before its end; None where it did not
     thought_ended  why it ended the thought, so that the answer began; None where it did not
+    loose          what of the tools' schemas the calls were not held to, in words; "": of none
     """
 
     prompt_tokens: int
@@ -73,6 +82,7 @@ class Stats:
     forced_tokens: int = 0
     cut: Cut | None = None
     thought_ended: ThoughtEnd | None = None
+    loose: str = ""
 
     def copy(self) -> "Stats":
         """As it is now: the sequence's own goes on counting."""

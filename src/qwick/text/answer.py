@@ -16,7 +16,7 @@ class Answer:
     stops     end the answer where they occur in the content. Reasoning likes to restate what a caller stops at
               (`Question:`), and an answer cut there would have no content at all (vllm issues 14399, 52393).
               Arguments of a tool call are not looked at either.
-    begun     what the prompt has of the answer already: the beginning of a tool call that was forced
+    begun     what the prompt has of the answer already: the beginning of a tool call that is required
     """
 
     def __init__(

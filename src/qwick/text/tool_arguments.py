@@ -23,11 +23,11 @@ _OBJECT_MARK = re.compile(r'["{}\[\]]')
 _STRING_MARK = re.compile(r'\\.|"', re.DOTALL)
 
 
-def types_of(parameters: Schema, key: str) -> frozenset[str]:
-    """The JSON types that a tool's `parameters` allow for `key`; text when they do not say."""
+def types_of(parameters: Schema, key: str | None) -> frozenset[str]:
+    """The JSON types that a tool's `parameters` allow for `key` (None: one that they do not name); text by default."""
     properties = parameters.get("properties")
     schema: object = None
-    if isinstance(properties, Mapping):
+    if key is not None and isinstance(properties, Mapping):
         schema = cast("Schema", properties).get(key)
     if schema is None:
         schema = parameters.get("additionalProperties")
@@ -119,19 +119,19 @@ def _types(schema: object, root: Schema) -> frozenset[str]:
         if id(part) in seen:
             continue
         seen.add(id(part))
-        named = [name for name in _listed(part.get("type")) if isinstance(name, str)]
-        values = [*_listed(part.get("enum")), *([part["const"]] if "const" in part else [])]
+        named = [name for name in listed(part.get("type")) if isinstance(name, str)]
+        values = [*listed(part.get("enum")), *([part["const"]] if "const" in part else [])]
         found.update(named or map(_type_of, values))
         if part.get("nullable") is True and named:  # as OpenAPI 3.0 says it
             found.add("null")
         for key in ("anyOf", "oneOf", "allOf"):
-            waiting += _listed(part.get(key))
+            waiting += listed(part.get(key))
         if isinstance(part.get("$ref"), str):
-            waiting.append(_referred(part["$ref"], root))
+            waiting.append(referred(part["$ref"], root))
     return frozenset(found)
 
 
-def _referred(reference: str, root: Schema) -> object:
+def referred(reference: str, root: Schema) -> object:
     """What `#/$defs/name` points to in the tool's own parameters."""
     found: Any = root
     for step in reference.removeprefix("#/").split("/"):
@@ -141,7 +141,13 @@ def _referred(reference: str, root: Schema) -> object:
     return found
 
 
-def _listed(value: object) -> list[object]:
+def as_schema(value: object) -> Schema:
+    """An object as it is; of anything else an empty one, which says nothing."""
+    return cast("Schema", value) if isinstance(value, Mapping) else {}
+
+
+def listed(value: object) -> list[object]:
+    """A list as it is, none of null, else the value alone."""
     return cast("list[object]", value) if isinstance(value, list) else [] if value is None else [value]
 
 

@@ -26,20 +26,35 @@ class Tools:
     offered     as the template shows them to the model
     parameters  the JSON schema of each tool's arguments, by name
     parallel    whether one answer may make several calls
-    forced      the beginning of the answer, where it must be a call
+    required    those of which one must be called; none: the model decides
     forbidden   no call is wanted; the tools are shown, so that the prompt stays the same
     """
 
     offered: tuple[Mapping[str, Any], ...] = ()
     parameters: Mapping[str, Schema] = field(default_factory=dict[str, Schema])
     parallel: bool = True
-    forced: str = ""
+    required: tuple[str, ...] = ()
     forbidden: bool = False
 
     @property
     def may_call(self) -> bool:
         """Whether calls are looked for in the answer."""
         return bool(self.offered) and not self.forbidden
+
+    @property
+    def callable(self) -> dict[str, Schema]:
+        """The parameters of those that may be called, by name."""
+        names = self.required or self.parameters
+        return {name: self.parameters[name] for name in names}
+
+    @property
+    def beginning(self) -> str:
+        """Of an answer that must be a call: as much as is the same for all that it may call."""
+        if not self.required:
+            return ""
+        # The tokens of a name begin with its `=`, so a beginning without a name ends before it.
+        one = self.required[0] if len(self.required) == 1 else None
+        return f"<tool_call>\n<function={one}>\n" if one else "<tool_call>\n<function"
 
 
 NO_TOOLS = Tools()
@@ -48,8 +63,7 @@ NO_TOOLS = Tools()
 def checked_tools(tools: Sequence[Mapping[str, Any]], choice: ToolChoice = "auto", *, parallel: bool = True) -> Tools:
     """`choice`: auto, none, required, or {"type": "function", "function": {"name": …}}. Raises UsageError.
 
-    A call that is required begins the answer, at once: `<tool_call>\\n<function` and, where only one tool may be meant,
-    its name. So it is made without a thought, and a named one stays alone.
+    A call of one that is named stays alone.
     """
     if len(tools) > MAX_TOOLS:
         raise UsageError(f"there are {len(tools)} tools; offer up to {MAX_TOOLS}")
@@ -62,12 +76,10 @@ def checked_tools(tools: Sequence[Mapping[str, Any]], choice: ToolChoice = "auto
     offered = tuple(tools)
     if choice in ("auto", "none"):
         return Tools(offered, parameters, parallel, forbidden=choice == "none")
-    names = list(parameters) if choice == "required" else [_chosen(choice, parameters)]
+    names = tuple(parameters) if choice == "required" else (_chosen(choice, parameters),)
     if not names:
         raise UsageError("tool_choice asks for a call, but there are no tools; give some, or ask with tool_choice auto")
-    # The tokens of a name begin with its `=`, so a beginning without a name ends before it.
-    forced = f"<tool_call>\n<function={names[0]}>\n" if len(names) == 1 else "<tool_call>\n<function"
-    return Tools(offered, parameters, parallel and choice == "required", forced)
+    return Tools(offered, parameters, parallel and choice == "required", names)
 
 
 def with_read_arguments(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
