@@ -1,6 +1,7 @@
-"""Draw real sessions for the README: what `make demo` runs to docs/demo.svg, a chat at a terminal to docs/chat.svg.
+"""Draw real sessions for the README: what `make demo` runs to docs/demo.svg, a chat at a terminal to docs/chat.svg, a
+server and OpenAI's client to docs/serve.svg.
 
-usage: .venv/bin/python -m scripts.record_demo
+usage: .venv/bin/python -m scripts.record_demo [serve.svg …]
 """
 
 import re
@@ -10,6 +11,8 @@ import sys
 import tempfile
 from io import StringIO
 from pathlib import Path
+from time import monotonic, sleep
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -25,6 +28,17 @@ COMMANDS = [
     ["run", "pocket", "Who are you?"],
 ]
 CHAT = ["Hello!", "What is 17 + 25?", "Reverse the word lantern.", "/stats", "/save talk.json", "/exit"]
+ASKING = """\
+from openai import OpenAI
+client = OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="none")
+ask = client.chat.completions.create
+question = [{"role": "user", "content": "What is 17 + 25?"}]
+print(ask(model="pocket", messages=question).choices[0].message.content)
+question = [{"role": "user", "content": "Who are you?"}]
+for chunk in ask(model="pocket", messages=question, stream=True, temperature=0):
+    print(chunk.choices[0].delta.content or "", end="|")
+"""
+READY_SECONDS = 60
 CODE = re.compile(r"\x1b\[[?>]?([0-9;]*)([A-Za-z])")
 
 
@@ -53,6 +67,43 @@ def record_chat() -> str:
     for line in _screen(terminal.raw.decode()):
         console.print(Text(line, style="bold" if line.startswith(">>> ") else ""))
     return _svg(console, "qwick-chat")
+
+
+def record_server() -> str:
+    """`qwick serve` on its own port, and what the official client gets of it, as SVG."""
+    console = _console()
+    _print_command(console, "serve")
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen([QWICK, "serve"], stderr=log, text=True)
+        try:
+            _until_ready(server, log)
+            client = [sys.executable, "-c", ASKING]
+            answered = subprocess.run(client, check=True, text=True, stdin=subprocess.DEVNULL, capture_output=True)
+        finally:
+            server.terminate()
+            server.wait(READY_SECONDS)
+        log.seek(0)
+        said = [line for line in log.read().splitlines() if line]
+    split = next(i for i, line in enumerate(said) if "is ready" in line) + 1
+    for line in said[:split]:
+        console.print(Text(line))
+    console.print()
+    for line in ASKING.splitlines():
+        console.print(
+            Text(">>> " if not line.startswith(" ") else "... ", style="bold green") + Text(line, style="bold")
+        )
+    console.print(Text(answered.stdout), end="\n\n")
+    for line in said[split:]:
+        console.print(Text(line, style="dim"))
+    return _svg(console, "qwick-serve")
+
+
+def _until_ready(server: "subprocess.Popen[str]", log: TextIO) -> None:
+    deadline = monotonic() + READY_SECONDS
+    while "is ready" not in Path(f"/proc/self/fd/{log.fileno()}").read_text():
+        if server.poll() is not None or monotonic() > deadline:
+            sys.exit("qwick serve did not start; is port 8080 free?")
+        sleep(0.1)
 
 
 def _screen(raw: str) -> list[str]:
@@ -95,7 +146,8 @@ def _svg(console: Console, name: str) -> str:
 
 
 if __name__ == "__main__":
-    for file, record in (("demo.svg", record_commands), ("chat.svg", record_chat)):
+    records = {"demo.svg": record_commands, "chat.svg": record_chat, "serve.svg": record_server}
+    for file in sys.argv[1:] or records:
         page = ROOT / "docs" / file
-        page.write_text(record())
+        page.write_text(records[file]())
         print(f"wrote {page.relative_to(ROOT)}")
