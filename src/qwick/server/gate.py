@@ -53,6 +53,7 @@ class Gate:
         note = Note(given_id if _REQUEST_ID.fullmatch(given_id) else f"req-{uuid4().hex}")
         scope["qwick.note"] = note
         exchange = _Exchange(receive, send, note.request_id, self._options.max_body_bytes)
+        scope["qwick.send"] = exchange.send
         allowance: Allowance | None = None
         try:
             allowance = self._allowance(scope, headers)

@@ -138,6 +138,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.raw_headers]})
+        send = scope.get("qwick.send", send)  # past what frameworks wrap around it, which is for the start only
         try:
             await self._service.bounded(self._watched(send), receive, self._note)
             await send({"type": "http.response.body", "body": b""})
