@@ -43,6 +43,7 @@ class AsyncStream(AsyncIterator[str]):
 
     def __init__(self, ask: "Callable[[], asyncio.Future[Asked]]", submit: "Callable[[Asked], Ticket]") -> None:
         self._ask, self._submit = ask, submit
+        self._asked: Asked | None = None
         self._growing: GrowingAnswer | None = None
         self._ticket: Ticket | None = None
         self._is_closed = False
@@ -84,6 +85,12 @@ class AsyncStream(AsyncIterator[str]):
             growing.end("cancelled")
         return await self.completion()
 
+    async def prepare(self) -> int:
+        """Turn the question into tokens, and ask nothing of the engine yet. How many the prompt has."""
+        if self._asked is None:
+            self._asked = await self._ask()
+        return len(self._asked.request.token_ids)
+
     @property
     def num_waiting(self) -> int:
         """Tokens that came and that nobody has taken."""
@@ -105,7 +112,9 @@ class AsyncStream(AsyncIterator[str]):
 
     async def _start(self) -> tuple[GrowingAnswer, Ticket]:
         if self._growing is None or self._ticket is None:
-            asked = await self._ask()
+            await self.prepare()
+            assert self._asked is not None
+            asked, self._asked = self._asked, None
             self._growing = GrowingAnswer(asked.answer, len(asked.request.token_ids))
             self._ticket = self._submit(asked)
             weakref.finalize(self, _cancel_soon, asyncio.get_running_loop(), self._ticket).atexit = False
@@ -137,6 +146,7 @@ class AsyncLLM:
     options       of the engine, as for `LLM`; `max_sequences` answers at a time, more wait
     progress      called with (bytes done, bytes in all) while weights load, also after a restart
     hang_seconds  an engine that is silent so long while there is work is ended, and started again
+    memory_beside bytes of `options.memory` that this process may still grow by; what it has is counted anyway
     child         the main module of the engine's process, to be run with `python -m`
 
     A fault of the engine, even one that ends its process, fails the answers that it touched with EngineError; others
@@ -150,10 +160,12 @@ class AsyncLLM:
         *,
         progress: LoadProgress | None = None,
         hang_seconds: float = HANG_SECONDS,
+        memory_beside: int = 0,
         child: str = "qwick.engine_child",
     ) -> None:
         self._name, self._options, self._child = str(path), options or EngineOptions(), child
         self._progress, self._hang_seconds = progress, hang_seconds
+        self._memory_beside = memory_beside
         self._texts = ThreadPoolExecutor(1, "prompts")  # one: a tokenizer learns as it encodes
         self._process: EngineProcess | None = None
         self._prompting: Prompting | None = None
@@ -166,7 +178,7 @@ class AsyncLLM:
         try:
             if self._options.memory is not None:  # a cap is for both processes, so this one grows first
                 await asyncio.wait([preparing])
-                self._options = replace(self._options, memory_elsewhere=resident_bytes())
+                self._options = replace(self._options, memory_elsewhere=resident_bytes() + self._memory_beside)
             options = (self._name, self._options)
             self._process = EngineProcess(
                 self._child, options, progress=self._progress, hang_seconds=self._hang_seconds

@@ -70,6 +70,10 @@ def serve(
         float,
         typer.Option(metavar="SECONDS", help="That answers have to finish when stopped.", rich_help_panel=LIMITS),
     ] = 30,
+    reader_timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="That a reader may take nothing of a stream.", rich_help_panel=LIMITS),
+    ] = 60,
     max_body: Annotated[str, typer.Option(metavar="16MiB", help="Of a request.", rich_help_panel=LIMITS)] = "16MiB",
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help=f"{', '.join(LEVELS)}.")] = "info",
     machine: MachineFlags,
@@ -88,8 +92,8 @@ def serve(
     for name, value, least in (("max-concurrent", max_concurrent, 1), ("max-queue", max_queue, 0)):
         if value < least:
             raise UsageError(f"--{name} is {value}; it must be at least {least}")
-    if not 0 < timeout <= 1e9 or not 0 <= drain <= 1e9:
-        raise UsageError("--timeout and --drain are seconds, above 0")
+    if not 0 < timeout <= 1e9 or not 0 <= drain <= 1e9 or not 0 < reader_timeout <= 1e6:
+        raise UsageError("--timeout, --drain and --reader-timeout are seconds, above 0")
     tls = _tls(ssl_certfile, ssl_keyfile)
     engine = machine.engine_options(max_sequences=max_concurrent, cache_memory=CACHE_MEMORY)
     from qwick.async_llm import AsyncLLM
@@ -110,6 +114,7 @@ def serve(
         max_body_bytes=byte_count("--max-body", max_body),
         timeout_seconds=timeout,
         drain_seconds=drain,
+        reader_seconds=reader_timeout,
     )
     log_to_stderr(log_level)
     with listen(host, port) as bound, loading_bar(f"loading {model}") as progress:
@@ -120,7 +125,7 @@ def serve(
         url = f"{'https' if tls else 'http'}://{where}:{address[1]}"
 
         def make() -> "AsyncLLM":
-            return AsyncLLM(model, engine, progress=progress)
+            return AsyncLLM(model, engine, progress=progress, memory_beside=options.limits.queue_bytes)
 
         def ready(service: "Service") -> None:
             tell_memory(service.opened.ready.config.memory)

@@ -19,7 +19,7 @@ from qwick.server.errors import ApiError, AsciiJson
 from qwick.server.gate import Gate
 from qwick.server.metrics import CONTENT_TYPE, Metrics
 from qwick.server.models import model_list, model_of
-from qwick.server.service import Service
+from qwick.server.service import Gone, Service
 
 _ERROR = {"description": "OpenAI's error object"}
 _ERRORS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 404, 408, 413, 429, 500, 503, 504), _ERROR)
@@ -142,6 +142,15 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def unrouted(request: Request, error: HTTPException) -> Response:
+        match error.__cause__:  # of a body that could not be received; FastAPI takes anything for bad JSON
+            case ApiError() as cause:
+                await request.scope["qwick.discard"](cause)
+                return _told(request, cause)
+            case Gone() as gone:
+                request.scope["qwick.note"].told["ended"] = str(gone)
+                return Response(status_code=499)
+            case _:
+                pass
         wrong = f"{request.method} {request.url.path!a:.200}: {error.detail}; /openapi.json lists what there is"
         return _told(request, ApiError(error.status_code, wrong))
 

@@ -12,7 +12,7 @@ from qwick.api.answers import Form, Json, whole
 from qwick.api.endings import interventions, warnings_of
 from qwick.async_llm import AsyncStream
 from qwick.server.errors import AsciiJson
-from qwick.server.service import Note, Service
+from qwick.server.service import Note, Place, Service
 from qwick.server.stream import Chunks, EventStream, merged
 from qwick.streams import Burst, Completion
 
@@ -87,6 +87,7 @@ async def respond(service: Service, question: Question, receive: Receive, note: 
     response: EventStream | None = None
     try:
         streams = await question.ask()
+        await service.bounded(_hold(streams, place), receive, note)
         if question.is_streamed:
             answers = [Bursts(stream) for stream in streams]
             await service.bounded(answers[0].begin(), receive, note)
@@ -101,6 +102,12 @@ async def respond(service: Service, question: Question, receive: Receive, note: 
             place.leave()
             for stream in streams:
                 stream.close()
+
+
+async def _hold(streams: Sequence[AsyncStream], place: Place) -> None:
+    """Room for all prompts, before the engine has any of them."""
+    for stream in streams:
+        place.hold(await stream.prepare())
 
 
 async def _completions(streams: Sequence[AsyncStream]) -> list[Completion]:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwick.server import errors
 from qwick.server.errors import ApiError
+from qwick.server.limits import Limits
 from qwick.server.options import ApiKey, ServerOptions, key_of
 from qwick.server.service import Gone, Note
 
@@ -38,10 +39,11 @@ class Watcher(Protocol):
 
 
 class Gate:
-    """In front of `app`. `scope["qwick.note"]` is the request's Note."""
+    """In front of `app`. `scope["qwick.note"]` is the request's Note; `["qwick.discard"]` see `_Exchange.discard`."""
 
     def __init__(self, app: ASGIApp, options: ServerOptions, watcher: Watcher) -> None:
         self._app, self._options, self._watcher = app, options, watcher
+        self._bodies = _Bodies(options.limits)
         self._allowances = {key.digest: Allowance(key) for key in options.keys}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,9 +54,10 @@ class Gate:
         given_id = headers.get("x-request-id", "")
         note = Note(given_id if _REQUEST_ID.fullmatch(given_id) else f"req-{uuid4().hex}")
         scope["qwick.note"] = note
-        exchange = _Exchange(receive, send, note.request_id, self._options.max_body_bytes)
+        exchange = _Exchange(receive, send, note.request_id, self._bodies)
         scope["qwick.send"] = exchange.send
         allowance: Allowance | None = None
+        scope["qwick.discard"] = exchange.discard
         try:
             allowance = self._allowance(scope, headers)
             if allowance is not None:
@@ -68,10 +71,10 @@ class Gate:
             told = errors.of(error)
             note.told["error"] = told.code or told.kind
             if exchange.status is None:
-                if told.status == 413:
-                    await exchange.discard()
+                await exchange.discard(told)
                 await told.response(scope, receive, exchange.send)
         finally:
+            exchange.leave()
             if allowance is not None:
                 allowance.leave()
             self._done(scope, exchange.status or 499, note)
@@ -127,11 +130,29 @@ class Allowance:
         self._running -= 1
 
 
+class _Bodies:
+    """Those of all requests that are not over."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self._held = limits, 0
+
+    def hold(self, count: int) -> None:
+        """So many bytes more. Raises ApiError (429)."""
+        if self._held + count > self.limits.bodies_bytes:
+            raise errors.busy("requests of others take all memory there is for them", "queue_full", 1)
+        self._held += count
+
+    def leave(self, count: int) -> None:
+        """So many less."""
+        self._held -= count
+
+
 class _Exchange:
     """Both directions of one request."""
 
-    def __init__(self, receive: Receive, send: Send, request_id: str, max_bytes: int) -> None:
-        self._receive, self._send, self._max_bytes = receive, send, max_bytes
+    def __init__(self, receive: Receive, send: Send, request_id: str, bodies: _Bodies) -> None:
+        self._receive, self._send, self._bodies = receive, send, bodies
+        self._max_bytes, self._held = bodies.limits.body_bytes, 0
         self._id = (b"x-request-id", request_id.encode())
         self._num_bytes = 0
         self._is_read = False
@@ -151,15 +172,22 @@ class _Exchange:
             raise ApiError(408, f"the body did not come within {BODY_SECONDS:g} s", code="timeout") from None
         if message["type"] == "http.disconnect":
             raise Gone("disconnected")
-        self._num_bytes += len(message.get("body", b""))
+        count = len(message.get("body", b""))
+        self._num_bytes += count
         if self._num_bytes > self._max_bytes:
             raise self._too_long()
+        self._bodies.hold(count)
+        self._held += count
         self._is_read = not message.get("more_body", False)
         return message
 
-    async def discard(self) -> None:
+    def leave(self) -> None:
+        """The body is no longer needed."""
+        self._bodies.leave(self._held)
+
+    async def discard(self, error: ApiError) -> None:
         """Read on for a while: who is cut off while he sends does not read why."""
-        left = MOST_DISCARDED
+        left = MOST_DISCARDED if error.status in (413, 429) and not self._is_read else 0
         with suppress(TimeoutError):
             async with asyncio.timeout(BODY_SECONDS):
                 while left > 0 and (message := await self._receive()).get("more_body", False):

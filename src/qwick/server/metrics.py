@@ -77,6 +77,8 @@ class Metrics:
         )
         admitted = Gauge("qwick_requests_admitted", "Answers under way or waiting.", registry=self._registry)
         admitted.set_function(lambda: service.num_admitted)
+        held = Gauge("qwick_prompt_tokens_held", "Tokens of their prompts.", registry=self._registry)
+        held.set_function(lambda: service.num_held)
         self._registry.register(_OfEngine(service))
         ProcessCollector(registry=self._registry)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qwick.errors import UsageError
 from qwick.opening import EngineOptions
+from qwick.server.limits import Limits
 
 DEFAULT_PORT = 8080
 _WORD = re.compile(r"[!-~]{1,512}")
@@ -76,7 +77,8 @@ class ServerOptions:
     """All of it. `model` is what the store calls it, `aliases` what callers may call it too.
 
     loop_guard       whether chats that do not say are ended when they only repeat themselves
-    max_queue        requests that wait for their turn; beyond that they are refused (429)
+    max_queue        requests that wait for their turn; beyond that, and beyond `limits`, they are refused (429)
+    reader_seconds   that who reads a stream may take nothing of it
     timeout_seconds  of one request, from its first byte to the last of its answer
     drain_seconds    that answers under way have when the server is stopped
     """
@@ -92,9 +94,12 @@ class ServerOptions:
     max_body_bytes: int = 16 << 20
     timeout_seconds: float = 1800.0
     drain_seconds: float = 30.0
+    reader_seconds: float = 60.0
     public_names: tuple[str, ...] = field(init=False)
+    limits: Limits = field(init=False)
 
     def __post_init__(self) -> None:
         path = Path(self.model)
         name = path.stem if path.suffix == ".gguf" else path.name or self.model
+        object.__setattr__(self, "limits", Limits.of(self.engine.memory, self.max_body_bytes))
         object.__setattr__(self, "public_names", (*self.aliases, *(() if name in self.aliases else (name,))))

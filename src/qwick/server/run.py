@@ -57,6 +57,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"cannot listen on {host}, port {port}: {error}; --host and --port name another") from None
 
 
+def leave_slow_readers(bound: socket.socket, seconds: float) -> None:
+    """Connections whose other end takes nothing of what was sent, where the system can: a whole answer waits there."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
+
+
 def serve(
     options: ServerOptions,
     llm: Callable[[], AsyncLLM],
@@ -77,6 +83,7 @@ async def _serve(
     ready: Callable[[Service], None],
 ) -> None:
     service = Service(options, llm())
+    leave_slow_readers(bound, options.reader_seconds)
     config = uvicorn.Config(
         make_app(service),
         http="httptools",

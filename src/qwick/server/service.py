@@ -43,12 +43,19 @@ class Place:
 
     def __init__(self, service: "Service", count: int) -> None:
         self._service, self._count, self._started = service, count, monotonic()
+        self._tokens = 0
+
+    def hold(self, tokens: int) -> None:
+        """A prompt of so many tokens may wait. Raises ApiError (429) where too many do."""
+        if tokens < self._service.opened.context_len:  # else it will be refused at once
+            self._service.hold(tokens)
+            self._tokens += tokens
 
     def leave(self) -> None:
         """Make room."""
         count, self._count = self._count, 0
         if count:
-            self._service.leave(count, monotonic() - self._started)
+            self._service.leave(count, self._tokens, monotonic() - self._started)
 
 
 class Service:
@@ -62,6 +69,7 @@ class Service:
         self.model_path = Path(options.model)
         self.model_bytes = 0  # of its files
         self.num_admitted = 0
+        self.num_held = 0  # tokens of their prompts
         self.refused = 0
         self._mean_seconds = 1.0  # of an answer, of late
         self._cutoff: asyncio.Future[None] | None = None
@@ -123,20 +131,29 @@ class Service:
 
     def admit(self, count: int) -> "Place":
         """Room for so many answers. Raises ApiError (429) where too many wait."""
-        slots = self.options.engine.max_sequences
-        if self.num_admitted + count > slots + self.options.max_queue:
-            self.refused += 1
-            wait = self._mean_seconds * max(self.num_admitted + count - slots, 1) / slots
-            seconds = min(max(1, round(wait)), MOST_RETRY_SECONDS)
-            told = f"{self.num_admitted} answers are under way or waiting; ask again in {seconds} s"
-            raise errors.busy(told, "queue_full", seconds)
+        if self.num_admitted + count > self.options.engine.max_sequences + self.options.max_queue:
+            raise self._full(f"{self.num_admitted} answers are under way or waiting", count)
         self.num_admitted += count
         return Place(self, count)
 
-    def leave(self, count: int, seconds: float) -> None:
+    def hold(self, tokens: int) -> None:
+        """Raises ApiError (429) where the prompts of all together would take more memory than the queue has."""
+        if self.num_held + tokens > self.options.limits.tokens + self._llm.context_len:
+            raise self._full(f"prompts of {self.num_held:,} tokens are under way or waiting", 1)
+        self.num_held += tokens
+
+    def leave(self, count: int, tokens: int, seconds: float) -> None:
         """So many answers are over."""
         self.num_admitted -= count
+        self.num_held -= tokens
         self._mean_seconds += (seconds - self._mean_seconds) / 16
+
+    def _full(self, told: str, count: int) -> ApiError:
+        self.refused += 1
+        slots = self.options.engine.max_sequences
+        wait = self._mean_seconds * max(self.num_admitted + count - slots, 1) / slots
+        seconds = min(max(1, round(wait)), MOST_RETRY_SECONDS)
+        return errors.busy(f"{told}; ask again in {seconds} s", "queue_full", seconds)
 
     async def bounded(self, work: Coroutine[Any, Any, T], receive: Receive, note: Note) -> T:
         """`work` as long as it is wanted: until who asked goes away (Gone), its time is over, or the server ends."""

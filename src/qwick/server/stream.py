@@ -25,7 +25,6 @@ DONE = b"data: [DONE]\n\n"
 PING = b": still reading the prompt\n\n"
 PING_SECONDS = 10.0
 MOST_WAITING = 4096  # tokens that may pile up behind a reader who takes nothing
-MOST_BLOCKED_SECONDS = 60.0
 WATCH_SECONDS = 1.0
 
 HEADERS = (
@@ -167,7 +166,7 @@ class EventStream(Response):
         if since is None:
             return False
         waiting = sum(stream.num_waiting for stream in self._streams)
-        return waiting > MOST_WAITING or monotonic() - since > MOST_BLOCKED_SECONDS
+        return waiting > MOST_WAITING or monotonic() - since > self._service.options.reader_seconds
 
     async def _write(self, send: Send) -> None:
         async with aclosing(with_pings(self._frames)) as frames:
