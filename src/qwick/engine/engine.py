@@ -163,7 +163,7 @@ class Engine:
             if sequence.stats.preemptions == 0:
                 sequence.stats.queue_seconds = perf_counter() - sequence.last_time
                 self.instruments.note_start(sequence.stats)
-        short = sum(sequence.is_short for sequence in self._admission.running)
+        short = sum(sequence.num_behind for sequence in self._admission.running if sequence.is_short)
         planned = plan(self._admission.running, self.config.step_tokens, self._pace.long_tokens(short))
         return self._run(self._admission.make_room(list(within_scores(planned))))
 
@@ -278,8 +278,7 @@ class Engine:
 
     def _commit(self, planned: list[PlannedRun], choices: dict[int, Choice], seconds: float) -> list[Event]:
         """Write down what the step did; finished sequences give their memory back."""
-        short = sum(run.num_tokens for run in planned if run.sequence.is_short)
-        self._pace.note(short, sum(run.num_tokens for run in planned) - short, seconds)
+        self._note_pace(planned, seconds)
         self.instruments.steps += 1
         self.instruments.step_seconds.observe(seconds)
         events: list[Event] = []
@@ -288,6 +287,13 @@ class Engine:
             if run.sequence.sequence_id in choices:
                 events += self._commit_tokens(run.sequence, choices[run.sequence.sequence_id])
         return events
+
+    def _note_pace(self, planned: list[PlannedRun], seconds: float) -> None:
+        """What a step cost, but one with a long run of an answer's tokens: those are rows of neither kind."""
+        short = sum(run.num_tokens for run in planned if run.sequence.is_short)
+        long = [run for run in planned if not run.sequence.is_short]
+        if all(run.sequence.role is Role.PROMPT for run in long):
+            self._pace.note(short, sum(run.num_tokens for run in long), seconds)
 
     def _commit_tokens(self, sequence: Sequence, choice: Choice) -> Iterator[Event]:
         """The token drawn, and those that must follow it. Where each is to be scored they take a step each."""

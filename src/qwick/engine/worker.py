@@ -15,10 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from ctypes import CDLL
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from qwick.engine.engine import Engine
+from qwick.engine.preparing import PREPARING_SECONDS, Preparing
 from qwick.engine.protocol import (
     Cancel,
     Counted,
@@ -86,22 +87,33 @@ class Worker:
         self._request_ids: dict[int, int] = {}  # by sequence
         self._last_counted = -COUNT_SECONDS
         self._waiting: set[int] = set()  # sequences of which no step has been seen
+        self._preparing = Preparing(engine)
 
     def run(self) -> None:
         """Until the socket's end."""
-        engine = self._engine
+        engine, preparing = self._engine, self._preparing
         self._count()
-        while (messages := self._link.receive(wait=not (engine.has_work or engine.has_idle_work))) is not None:
+        while (messages := self._link.receive(wait=not self._has_work)) is not None:
             for message in messages:
                 self._take(message)
+            for submit in preparing.done():
+                self._submit(submit)
             if engine.has_work:
                 self._step()
+            elif preparing.has_work:
+                sleep(PREPARING_SECONDS)
             elif engine.has_idle_work:
                 self._read_at_leisure()
             self._count()
 
+    @property
+    def _has_work(self) -> bool:
+        return self._engine.has_work or self._engine.has_idle_work or self._preparing.has_work
+
     def _take(self, message: object) -> None:
         match message:
+            case Submit() if message.request.grammars:
+                self._preparing.add(message)
             case Submit():
                 self._submit(message)
             case Cancel(request_id):
@@ -124,8 +136,7 @@ class Worker:
     def _count(self) -> None:
         """Say what was counted, when there is nothing else to do, and every second at most otherwise."""
         engine = self._engine
-        is_busy = engine.has_work or engine.has_idle_work
-        if is_busy and monotonic() - self._last_counted < COUNT_SECONDS:
+        if self._has_work and monotonic() - self._last_counted < COUNT_SECONDS:
             return
         self._last_counted = monotonic()
         self._link.send(Counted.of(engine.instruments, engine.levels))
@@ -142,6 +153,7 @@ class Worker:
         self._waiting.add(sequence_id)
 
     def _cancel(self, request_id: int) -> None:
+        self._preparing.drop(request_id)
         sequence_id = self._sequence_ids.get(request_id)
         if sequence_id is not None:
             self._engine.cancel(sequence_id)
