@@ -80,13 +80,12 @@ class ScriptedBackend:
         state = self._slots[run.slot] if run.context_len else State()
         if len(state.token_ids) != run.context_len:
             raise KernelError(f"slot {run.slot} has seen {len(state.token_ids)} tokens, not {run.context_len}")
-        end = run.context_len + len(token_ids)
-        page_len = self._pages.shape[1]
-        places = np.array(run.pages, np.int64)[np.arange(end) // page_len], np.arange(end) % page_len
-        if self._pages[places][: run.context_len].tolist() != list(state.token_ids):
+        pages, page_len = np.array(run.pages, np.int64), self._pages.shape[1]
+        if tuple(self._pages[pages].ravel()[: run.context_len].tolist()) != state.token_ids:
             raise KernelError(f"the pages of slot {run.slot} hold other tokens than it has seen")
-        after = self._slots[run.slot] = state.after(token_ids, run.role)
-        self._pages[places] = after.token_ids
+        self._slots[run.slot] = state.after(token_ids, run.role)
+        new = np.arange(run.context_len, run.context_len + len(token_ids))
+        self._pages[pages[new // page_len], new % page_len] = token_ids
         for length, slot in run.snapshots:
             self._slots[slot] = state.after(token_ids[:length], run.role)
         return state
@@ -129,14 +128,13 @@ class ScriptedProgram:
     def _logits(self, favoured: Favoured, edits: tuple[Int32, Float32], top_k: int) -> tuple[Int32, Float32]:
         """Ids, ascending, and their logits: of all tokens, or of those among which the `top_k` largest are."""
         base, (edited_ids, values) = self._backend.base, edits
-        logits = base.copy()
-        logits[list(favoured)] = list(favoured.values())
-        logits = edited(logits, edited_ids, values)
-        if not top_k:
-            return np.arange(len(base), dtype=np.int32), logits
-        plain = np.arange(min(len(base), top_k + len(favoured) + len(edited_ids)))  # of the others the lowest lead
-        ids = np.unique(np.concatenate([plain, list(favoured), edited_ids])).astype(np.int32)
-        return ids, logits[ids]
+        ids = np.arange(len(base), dtype=np.int32)
+        if top_k:  # of those that nothing speaks for the lowest lead
+            plain = ids[: top_k + len(favoured) + len(edited_ids)]
+            ids = np.unique(np.concatenate([plain, list(favoured), edited_ids])).astype(np.int32)
+        logits = base[ids]
+        logits[np.searchsorted(ids, list(favoured))] = list(favoured.values())
+        return ids, edited(logits, np.searchsorted(ids, edited_ids).astype(np.int32), values)
 
 
 def _edits(batch: Batch) -> list[tuple[Int32, Float32]]:

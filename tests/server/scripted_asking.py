@@ -65,6 +65,7 @@ class Said:
     reasoning: str = ""
     calls: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     finish: str | None = None
+    warnings: list[str] = field(default_factory=list[str])
     ids: list[str] = field(default_factory=list[str], compare=False)
     pieces: list[list[str]] = field(default_factory=list[list[str]], compare=False)
     usage: Any = field(default=None, compare=False)
@@ -88,6 +89,7 @@ def whole(client: openai.OpenAI, body: Any, **more: Any) -> Said:
         getattr(message, "reasoning_content", None) or "",
         [(each.function.name, each.function.arguments) for each in calls],
         choice.finish_reason,
+        (answer.model_extra or {}).get("warnings", []),
         [each.id for each in calls],
         usage=answer.usage,
     )
@@ -104,6 +106,7 @@ def joined(chunks: Iterable[Any]) -> Said:
     """The chunks of one choice as one answer."""
     said, roles = Said(), 0
     for chunk in chunks:
+        said.warnings += chunk.model_extra.get("warnings", [])
         if chunk.usage is not None:
             assert not chunk.choices
             said.usage = chunk.usage

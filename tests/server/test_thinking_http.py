@@ -61,12 +61,14 @@ def test_a_budget_ends_the_thought_and_an_answer_follows(scripted_client: openai
     thought, _, closing = said.reasoning.partition("\n\nConsidering the limited time by the user")
     assert closing.endswith(CLOSING)
     assert LONG.startswith(thought)
+    assert said.warnings == ["the thought was ended: its tokens were used up"]
     assert budget <= said.usage.completion_tokens <= budget + 50
 
 
 def test_a_budget_that_is_not_reached_changes_nothing(scripted_client: openai.OpenAI) -> None:
     script = "Short.\n</think>\n\nThe answer."
     assert asked(scripted_client, script, thinking_budget=500) == asked(scripted_client, script)
+    assert not asked(scripted_client, script, thinking_budget=500).warnings
 
 
 def test_a_budget_leaves_room_for_the_answer(scripted_client: openai.OpenAI) -> None:
@@ -85,12 +87,15 @@ def test_a_thought_that_only_repeats_itself_is_ended(scripted_client: openai.Ope
     assert said.reasoning.startswith(f"Hm. {ROUND * 8}")
     assert said.reasoning.count(ROUND) < 200
     assert said.reasoning.endswith(CLOSING)
+    assert said.warnings == ["the thought was ended: it repeated itself"]
 
 
 def test_an_answer_that_only_repeats_itself_ends(scripted_client: openai.OpenAI) -> None:
-    said = streamed(scripted_client, say(f"{ROUND * 900}The end."), extra_body={"enable_thinking": False})
+    said = streamed(scripted_client, say(f"{ROUND * 660}The end."), extra_body={"enable_thinking": False})
     assert said.content.startswith(ROUND * 8)
-    assert said.content.count(ROUND) < 800
+    assert said.content.count(ROUND) < 640
+    assert said.finish == "length"
+    assert said.warnings == ["the answer was cut: it repeated itself (loop_guard false lets it go on)"]
 
 
 def test_what_repeats_itself_a_little_goes_on(scripted_client: openai.OpenAI) -> None:

@@ -130,6 +130,13 @@ def test_a_call_that_is_cut_says_so(scripted_client: openai.OpenAI) -> None:
         json.loads(said.calls[0][1])
 
 
+def test_tags_are_shown_to_nobody_wherever_an_answer_is_cut(scripted_client: openai.OpenAI) -> None:
+    for choice, content in (("auto", "Hi."), ("required", "")):
+        for length in range(2, 24):
+            said = whole(scripted_client, say(f"Hi. {ULM}"), **OFF, tool_choice=choice, max_tokens=length)
+            assert (said.content.strip(), said.finish) == (content, "length")
+
+
 def test_stops_are_not_looked_for_in_arguments(scripted_client: openai.OpenAI) -> None:
     said = both(scripted_client, say(f"I ask.\n{ULM}"), **OFF, stop=["Ulm", "city"])
     assert said.arguments == [("weather", {"city": "Ulm", "days": 3})]

@@ -263,6 +263,16 @@ def test_what_was_cut_off_is_no_valid_object() -> None:
                 json.loads(text_of(found, Kind.ARGUMENTS))
 
 
+@pytest.mark.parametrize("raw", [CALL, '<tool_call>\n{"name": "save", "arguments": {"text": "a"}}', f"{CALL}\n{CALL}"])
+def test_the_beginning_of_a_call_that_was_cut_off_is_no_text(raw: str) -> None:
+    """Once its first tag is there; what ended by itself is shown as it is."""
+    for length in range(len("<tool_call>"), len(raw)):
+        content = text_of(read([f"Hi.\n{raw[:length]}"], cut=True), Kind.CONTENT)
+        assert content.startswith("Hi.")
+        assert not any(part in content for part in ("<tool_call>", "<func", "{", "save", "</tool"))
+    assert "<tool_call>" in text_of(read(["Hi.\n<tool_call>\n<func"]), Kind.CONTENT)
+
+
 def test_a_stop_string_counts_around_calls_and_not_in_them() -> None:
     tools = checked_tools(TOOLS)
     raw = f"on STO\n{call('save', text='STOP')}\nPa STOP b"

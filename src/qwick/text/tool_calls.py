@@ -50,7 +50,7 @@ class ToolCalls:
         self._tools, self._segments, self._new_id = tools, segments, new_id
         self._found: list[AnySegment] = []
         self._held = ""
-        self._is_final = False
+        self._is_final = self._is_cut = False
         self._read: Callable[[], bool] = self._outside  # one step; False when more text is needed
         self._calls: list[tuple[str, str]] = []  # id, name
         self._opening = ""  # what stood before a JSON object that may be a call
@@ -75,7 +75,11 @@ class ToolCalls:
         return found
 
     def finish(self, *, cut: bool = False) -> list[AnySegment]:
-        """What was held back, when no more text comes. `cut`: the model had not ended; a call stays unfinished."""
+        """What was held back, when no more text comes.
+
+        `cut`: the model had not ended; a call stays unfinished, and one that had not come to its name is left out.
+        """
+        self._is_cut = cut
         if not cut or self._read in (self._outside, self._after_call, self._json_call):
             self._is_final = True
             while self._read():
@@ -92,7 +96,8 @@ class ToolCalls:
             self._text(self._take(match.start() if match else len(self._held)))
             if self._is_final:
                 rest = self._take(len(self._held))
-                self._text("" if self._only_calls and rest.isspace() else rest)
+                is_begun = self._is_cut and rest.lstrip().startswith("<tool_call>")
+                self._text("" if is_begun or (self._only_calls and rest.isspace()) else rest)
             return False
         self._text(self._take(match.start()))
         self._begin(match)
@@ -102,6 +107,7 @@ class ToolCalls:
         """In the tag still, behind a call."""
         match = AFTER_CALL.match(self._held)
         if match is None or (match.lastgroup == "held" and self._is_final):
+            self._held = "" if match and self._is_cut else self._held
             self._read = self._outside
             return True
         if match.lastgroup == "held":
@@ -125,6 +131,7 @@ class ToolCalls:
 
     def _json_call(self) -> bool:
         end = self._object.end(self._held)
+        is_half = end is None
         if end is None:
             if not self._is_final:
                 return False
@@ -132,7 +139,7 @@ class ToolCalls:
         body = self._take(end)
         call = call_of(loads(body))
         if call is None:
-            self._text(self._opening + body)
+            self._text("" if is_half and self._is_cut else self._opening + body)
             self._read = self._outside
             return True
         self._begin_call(call[0])
