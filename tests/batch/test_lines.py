@@ -1,6 +1,8 @@
 """Lines of a batch's input: both forms, and that whatever is wrong is said and never raised."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwick.batch.lines import MAX_LINE_BYTES, SAMPLING, Question, read_line
+from qwick.engine.constraint import Grammar
 
 CHAT = [{"role": "user", "content": "hello"}]
 
@@ -52,6 +55,29 @@ def test_the_switch_for_thinking_is_found_in_both_places(think: bool) -> None:
         assert read(openai({"messages": CHAT, **body})).question.think is think
 
 
+def test_what_the_server_takes_a_batch_takes() -> None:
+    """By the same forms: tools, what the answer looks like, budgets; habits are named in the answer."""
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    body = {"messages": CHAT, "tools": [tool], "tool_choice": "required", "think": False, "user": "me", "seed": -1}
+    found = read(openai(body | {"stop": "x", "loop_guard": False})).question
+    assert found.options == {"tools": [tool], "tool_choice": "required", "loop_guard": False}
+    assert (found.think, found.stop, found.sampling) == (False, ("x",), {})
+    assert [warning.split()[0] for warning in found.warnings] == ["user"]
+    found = read(openai({"messages": CHAT, "reasoning_effort": "low", "response_format": {"type": "json_object"}}))
+    assert found.question.options == {"thinking_budget": 1024, "grammar": Grammar("json_object")}
+    assert found.question.think is True
+    found = read(openai({"prompt": [1, 2], "guided_regex": "a"}, "/v1/completions")).question
+    assert (found.prompt, found.options) == ([1, 2], {"grammar": Grammar("regex", "a")})
+
+
+def test_lines_of_our_own_do_without_pydantic() -> None:
+    code = (
+        "import sys; from qwick.batch.run import read_line; "
+        "assert read_line(1, b'{\"prompt\": \"x\"}').question; assert 'pydantic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 WRONG: list[tuple[object, str]] = [
     ([], "the line is"),
     ({}, "either prompt or messages"),
@@ -81,16 +107,24 @@ WRONG: list[tuple[object, str]] = [
     (openai({"messages": CHAT}, url="/v1/embeddings"), "url must be"),
     (openai({"messages": CHAT}, more=1), "no 'more'"),
     (openai([]), "body"),
-    (openai({"prompt": "x"}), "'prompt'"),
-    (openai({}), "body has no messages"),
-    (openai({"messages": CHAT}, "/v1/completions"), "'messages'"),
+    (openai({"prompt": "x"}), "messages is missing"),
+    (openai({}), "messages is missing"),
+    (openai({"messages": CHAT}, "/v1/completions"), "prompt is missing"),
+    (openai({"messages": CHAT, "temprature": 1}), "'temprature'"),
+    (openai({"messages": CHAT, "logprobs": True}), "logprobs is not taken"),
+    (openai({"messages": CHAT, "regex": "a", "json_schema": {}}), "regex and json_schema"),
+    (openai({"messages": CHAT, "tool_choice": "required"}), "no tools"),
+    (openai({"prompt": "x", "echo": True}, "/v1/completions"), "echo is not taken"),
+    (openai({"prompt": ["x", "y"]}, "/v1/completions"), "several lines"),
     (openai({"messages": CHAT, "stream": True}), "stream"),
     (openai({"messages": CHAT, "n": 2}), "n must be 1"),
-    (openai({"messages": CHAT, "user": "me"}), "'user'"),
     (openai({"messages": CHAT, "model": 5}), "model"),
-    (openai({"messages": CHAT, "max_tokens": 5, "max_completion_tokens": 5}), "not both"),
-    (openai({"messages": CHAT, "chat_template_kwargs": {"x": 1}}), "'x'"),
-    (openai({"messages": CHAT, "enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}}), "twice"),
+    (openai({"messages": CHAT, "max_tokens": 5, "max_completion_tokens": 6}), "differ"),
+    (openai({"messages": CHAT, "chat_template_kwargs": {"x": 1}}), "chat_template_kwargs.x"),
+    (
+        openai({"messages": CHAT, "enable_thinking": True, "chat_template_kwargs": {"enable_thinking": False}}),
+        "contradict",
+    ),
 ]
 
 

@@ -227,3 +227,12 @@ def test_the_input_is_not_written_over(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "written over" in done.stderr
     assert read(path) == [{"prompt": "x"}]
+
+
+def test_a_form_and_warnings_as_of_the_server(folder: Path, tmp_path: Path) -> None:
+    body = {"messages": chat("hello"), "regex": "(yes|no)", "user": "me", "max_tokens": 20}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    (found,), _ = run(folder, tmp_path, [line])
+    answer = found["response"]["body"]
+    assert answer["choices"][0]["message"]["content"] in {"yes", "no"}
+    assert answer["warnings"] == ["user is not used here"]

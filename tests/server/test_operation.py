@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from qwick import pocket
+from qwick import __version__, pocket
 from qwick.errors import UsageError
 from qwick.server.errors import ApiError
 from qwick.server.gate import Allowance
@@ -56,13 +57,18 @@ def test_who_goes_away_frees_the_work(server: Running) -> None:
 
 
 def test_routes_of_operators(server: Running) -> None:
+    server.ask("/v1/completions", {"prompt": "What", "max_tokens": 1})
     assert server.ask("/health")[:2] == (200, {"status": "ok"})
     assert server.ask("/ready")[:2] == (200, {"status": "ready"})
+    assert server.ask("/version")[:2] == (200, {"version": __version__})
+    for path in ("/health", "/ready"):
+        with urllib.request.urlopen(urllib.request.Request(server.url + path, method="HEAD"), timeout=30) as answer:
+            assert (answer.status, answer.read()) == (200, b"")
     status, page, _ = server.ask("/openapi.json")
     assert status == 200
     assert {"/v1/chat/completions", "/v1/completions", "/tokenize"} <= page["paths"].keys()
     for name in ("qwick_time_to_first_token_seconds_count", "qwick_memory_bytes", "qwick_model_load_seconds"):
-        assert server.metric(name) > 0
+        server.until(lambda name=name: server.metric(name) > 0)
     for path in ("/", "/v1/nothing"):
         status, answer, _ = server.ask(path)
         assert (status, answer["error"]["type"]) == (404, "invalid_request_error")

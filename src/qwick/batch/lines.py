@@ -9,9 +9,14 @@ Lines are hostile: whatever is wrong with one is a UsageError that names it, and
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from qwick.errors import UsageError
+
+if TYPE_CHECKING:  # pydantic takes 0.2 s to import, which only lines of this form need
+    from qwick.api.requests import Asking, ChatRequest, CompletionRequest
+
+    Form = TypeVar("Form", ChatRequest, CompletionRequest)
 
 MAX_LINE_BYTES = 16 << 20  # a million tokens, the longest context there is, are some 5 MB of text
 SAMPLING = (
@@ -20,9 +25,14 @@ SAMPLING = (
 PLAIN = frozenset({"prompt", "messages", "stop", "think", "choices", "id", *SAMPLING})
 CHAT_URL, COMPLETION_URL = "/v1/chat/completions", "/v1/completions"
 _LINE = frozenset({"custom_id", "method", "url", "body"})
-_BODY = frozenset({"model", "stop", "stream", "n", *SAMPLING})
-_CHAT_BODY = _BODY | {"messages", "max_completion_tokens", "enable_thinking", "chat_template_kwargs"}
-_COMPLETION_BODY = _BODY | {"prompt"}
+_NOT_HERE = ("echo", "logprobs", "top_logprobs", "best_of")  # fields of the API that batches do not take
+_USUAL: dict[str, Any] = {
+    "tools": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "thinking_budget": None,
+    "continues": False,
+}
 
 Json = dict[str, Any]
 
@@ -32,6 +42,8 @@ class Question:
     """What a line asks: `messages` of a chat, else a `prompt` to be continued. None: left to the defaults.
 
     choices  texts of which the likeliest is wanted, instead of an answer; empty: an answer
+    options  more arguments of AsyncLLM.chat or generate: tools, a grammar, …
+    warnings of what was taken and is not used
     """
 
     messages: list[Mapping[str, Any]] | None = None
@@ -40,6 +52,8 @@ class Question:
     stop: tuple[str, ...] | None = None
     choices: tuple[str, ...] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,41 +118,56 @@ def _openai(given: Json) -> Question:
     if url not in (CHAT_URL, COMPLETION_URL):
         raise UsageError(f"url must be {CHAT_URL} or {COMPLETION_URL}")
     body = cast("Json", _of_kind(given.get("body"), dict, "body", "a JSON object"))
-    _known(body, _CHAT_BODY if url == CHAT_URL else _COMPLETION_BODY, "body")
-    _check_fixed(body)
-    needed = "messages" if url == CHAT_URL else "prompt"
-    if needed not in body:
-        raise UsageError(f"body has no {needed}")
-    return _question(_with_max_tokens(body), _thinking(body))
+    return _chat_body(body) if url == CHAT_URL else _completion_body(body)
 
 
-def _check_fixed(body: Json) -> None:
-    """What clients send by habit, and of which only one value makes sense in a batch."""
-    if body.get("stream") not in (None, False):
+def _chat_body(body: Json) -> Question:
+    """As the server takes it (api/requests.py)."""
+    from qwick.api.requests import ChatRequest
+
+    asked = _read_body(ChatRequest, body)
+    arguments = asked.asked(asked.messages, None)
+    think = arguments.pop("think")
+    options = {name: value for name, value in arguments.items() if value != _USUAL[name]}
+    return _asked(asked, asked.longest, options, messages=asked.plain_messages(), think=think)
+
+
+def _completion_body(body: Json) -> Question:
+    from qwick.api.requests import CompletionRequest
+
+    asked = _read_body(CompletionRequest, body)
+    prompts = asked.prompts()
+    if len(prompts) > 1 or prompts[0] != asked.prompt:
+        raise UsageError("prompt must be one text, or its token ids; for several texts write several lines")
+    return _asked(asked, asked.max_tokens, {}, prompt=prompts[0])
+
+
+def _read_body(form: "type[Form]", body: Json) -> "Form":
+    from pydantic import ValidationError
+
+    from qwick.api.problems import problem_of
+
+    try:
+        asked = form.model_validate(body)
+    except ValidationError as error:
+        raise UsageError(problem_of(error.errors(include_url=False)).message) from None
+    if asked.stream:
         raise UsageError("stream must be false: a batch has no one to stream to")
-    if body.get("n") not in (None, 1) or isinstance(body.get("n"), bool):
+    if asked.n not in (None, 1):
         raise UsageError("n must be 1; repeat the line with other seeds")
-    _optional(body, "model", str, "a string")
+    for name in _NOT_HERE:
+        if getattr(asked, name, None) not in (None, False):
+            raise UsageError(f"{name} is not taken in batches; ask the server")
+    return asked
 
 
-def _with_max_tokens(body: Json) -> Json:
-    """Under its old and its new name."""
-    if body.get("max_completion_tokens") is None:
-        return body
-    if body.get("max_tokens") is not None:
-        raise UsageError("give max_tokens or max_completion_tokens, not both")
-    return {**body, "max_tokens": body["max_completion_tokens"]}
-
-
-def _thinking(body: Json) -> bool | None:
-    """Of the two places where clients put it."""
-    kwargs = cast("Json", _optional(body, "chat_template_kwargs", dict, "a JSON object") or {})
-    _known(kwargs, frozenset({"enable_thinking"}), "chat_template_kwargs")
-    found = [_optional(place, "enable_thinking", bool, "true or false") for place in (body, kwargs)]
-    said = [think for think in found if think is not None]
-    if len(set(said)) > 1:
-        raise UsageError("enable_thinking is said twice, differently")
-    return said[0] if said else None
+def _asked(asked: "Asking", longest: int | None, options: Json, **said: Any) -> Question:
+    sampling = {name: value for name, value in asked.sampling(0, longest).items() if value is not None}
+    grammar = asked.constraint()
+    options |= {} if grammar is None else {"grammar": grammar}
+    options |= {} if asked.loop_guard is None else {"loop_guard": asked.loop_guard}
+    stop = None if asked.stop is None else asked.stops()
+    return Question(stop=stop, sampling=sampling, options=options, warnings=tuple(asked.warnings()), **said)
 
 
 def _question(given: Json, think: bool | None) -> Question:

@@ -141,10 +141,10 @@ class Batch:
         sampling: SamplingOptions = {**self._defaults.sampling, **question.sampling}  # type: ignore[typeddict-item]
         stop = self._defaults.stop if question.stop is None else question.stop
         if question.messages is None:
-            stream = self._llm.generate(question.prompt or "", stop=stop, **sampling)
+            stream = self._llm.generate(question.prompt or "", stop=stop, **question.options, **sampling)
         else:
             think = self._defaults.think if question.think is None else question.think
-            stream = self._llm.chat(question.messages, think=think, stop=stop, **sampling)
+            stream = self._llm.chat(question.messages, think=think, stop=stop, **question.options, **sampling)
         completion = await stream.completion()
         self.counts.generated_tokens += completion.stats.generated_tokens
         return answered(line, completion, self._model)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from qwick.api.answers import chat_choice, error_body, text_choice, usage, whole
+from qwick.api.endings import warnings_of
 from qwick.batch.lines import CHAT_URL, Line
 from qwick.errors import EngineError, QwickError
 from qwick.prompting import Scores
@@ -17,7 +18,10 @@ def answered(line: Line, completion: Completion, model: str) -> bytes:
     stats = completion.stats
     used = usage(stats.prompt_tokens, stats.generated_tokens, stats.cached_tokens)
     if line.is_openai:
-        return _openai_line(line, 200, _body(line, completion, model, used))
+        asked = line.question.warnings if line.question else ()
+        warnings = [*asked, *warnings_of(completion)]
+        told = {"warnings": warnings} if warnings else {}
+        return _openai_line(line, 200, _body(line, completion, model, used) | told)
     reasoning = {"reasoning": completion.reasoning} if completion.reasoning else {}
     answer = {"text": completion.text, **reasoning, "finish_reason": completion.finish_reason, "usage": used}
     return _plain_line(line, answer)

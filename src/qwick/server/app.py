@@ -115,11 +115,18 @@ def _add_rest(app: FastAPI, service: Service) -> None:
         service.check_model(name)
         return model_of(service, name)
 
+    @app.get("/version")
+    async def version() -> Json:
+        """Of qwick."""
+        return {"version": __version__}
+
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Json:
         """Whether the server runs; it may still be loading the model."""
         return {"status": "ok"}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready")
     async def ready() -> Json:
         """Whether a question would be answered now."""

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from qwick.api.answers import Json, error_body
+from qwick.api.problems import problem_of
 from qwick.errors import CapacityError, EngineError, QwickError, TemplateError, UsageError
 
 INVALID, SERVER, BUSY, DENIED = "invalid_request_error", "server_error", "rate_limit_error", "authentication_error"
@@ -87,31 +88,6 @@ def of(error: Exception, fields: Sequence[str] = ()) -> ApiError:
 
 
 def of_validation(problems: Sequence[Mapping[str, Any]]) -> ApiError:
-    """What pydantic found wrong with a body; one thing is said, that which is deepest in it."""
-    problem = _deepest(problems)
-    kind, told = problem.get("type", ""), problem.get("msg", "not as it must be")
-    path = [str(part) for part in problem.get("loc", ()) if part != "body"]
-    if kind == "json_invalid":
-        return ApiError(400, f"the body is not JSON: {problem.get('ctx', {}).get('error', told)}")
-    named = ".".join(part for part in path if not _is_branch(part)) or None
-    if kind == "value_error":
-        return ApiError(400, f"{named or 'the body'} has {told.removeprefix('Value error, ')}", param=named)
-    if named is None:
-        return ApiError(400, "the body must be a JSON object; send it with content-type: application/json")
-    if kind == "extra_forbidden":
-        return ApiError(400, f"there is no field {named!a:.200} here", param=named[:200], code="unknown_parameter")
-    if kind == "missing":
-        return ApiError(400, f"{named} is missing", param=named, code="missing_required_parameter")
-    if kind == "none_required":
-        told = "not supported; leave it out"
-    return ApiError(400, f"{named:.200}: {told:.300}", param=named[:200])
-
-
-def _deepest(problems: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    none: Mapping[str, Any] = {}
-    return max(problems, key=lambda each: len(each.get("loc", ())), default=none)
-
-
-def _is_branch(part: str) -> bool:
-    """Names that pydantic gives to the branches of a union, which no caller has written."""
-    return part in {"str", "int", "float", "bool", "none"} or "[" in part or part[:1].isupper()
+    """What pydantic found wrong with a body."""
+    problem = problem_of(problems)
+    return ApiError(400, problem.message, param=problem.param, code=problem.code)
