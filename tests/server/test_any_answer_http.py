@@ -56,4 +56,5 @@ def test_any_answer(free_client: openai.OpenAI, seed: int) -> None:
     think, parallel = rng.random() < 0.5, rng.random() < 0.7
     options: Any = {"tools": TOOLS, "parallel_tool_calls": parallel, "extra_body": {"enable_thinking": think}}
     said = both(free_client, say(text if think else f"</think>\n\n{text}"), **options)
+    said.warnings.clear()  # that no grammar holds the calls
     assert said == read_at_once(text, think=think, parallel=parallel), text
