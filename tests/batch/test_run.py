@@ -135,7 +135,7 @@ def test_what_is_wrong_with_a_line_is_said_in_its_place(folder: Path, tmp_path: 
         assert part in message
     assert found[1]["id"] == 7
     assert found[5]["response"]["status_code"] == 400
-    assert "temperature is -1" in found[5]["response"]["body"]["error"]["message"]
+    assert "temperature: " in found[5]["response"]["body"]["error"]["message"]
     assert "JSON object" in found[6]["error"]["message"]
     assert (batch.counts.answered, batch.counts.failed) == (2, 6)
 
