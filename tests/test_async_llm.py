@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from qwick import AsyncLLM
-from qwick.async_llm import AsyncStream
+from qwick.async_stream import AsyncStream
 from qwick.errors import CapacityError, CheckpointError, EngineError, QwickError, TemplateError, UsageError
 from qwick.llm import LLM
 from qwick.opening import EngineOptions

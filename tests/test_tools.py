@@ -13,6 +13,7 @@ from qwick.engine.constraint import Grammar
 from qwick.errors import TemplateError, UsageError
 from qwick.llm import LLM
 from qwick.opening import EngineOptions
+from qwick.tags import Tags
 from qwick.text.segments import Kind
 from tests.small_model import write_small_model
 from tests.test_llm import TOKENIZER, USER, ScriptedEngine, scripted
@@ -125,7 +126,7 @@ def test_without_tokens_for_its_tags_a_required_call_begins_in_the_prompt(
     """And so without a thought; a grammar beside tools cannot be had then."""
     script = "=add>\n<parameter=a>\n5\n</parameter>\n</function>\n</tool_call><|im_end|>"
     llm, engine = scripted(folder, monkeypatch, script)
-    monkeypatch.setattr(llm.prompting, "_calls", lambda _: None)
+    monkeypatch.setattr(Tags, "calls", lambda *_: None)
     completion = llm.chat(USER, tools=[ADD, NOW], tool_choice="required")
     assert prompt_of(engine).endswith("<tool_call>\n<function")
     assert CALL_TAG in engine.requests[-1].token_ids[-len("<tool_call>\n<function") :]
@@ -137,7 +138,7 @@ def test_without_tokens_for_its_tags_a_required_call_begins_in_the_prompt(
         llm.chat(USER, tools=[ADD], grammar=Grammar("regex", "a"))
 
     llm, engine = scripted(folder, monkeypatch, f"</function>\n</tool_call>\n{SUM}<|im_end|>")
-    monkeypatch.setattr(llm.prompting, "_calls", lambda _: None)
+    monkeypatch.setattr(Tags, "calls", lambda *_: None)
     stream = llm.chat(USER, tools=[ADD, NOW], tool_choice=NAMED, stream=True)
     assert [segment.kind for segment in stream.segments()] == [Kind.CALL, Kind.ARGUMENTS, Kind.ARGUMENTS, Kind.CALL_END]
     assert [(c.name, c.arguments) for c in stream.completion.tool_calls] == [("now", "{}")]

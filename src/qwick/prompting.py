@@ -11,29 +11,22 @@ from typing import Any, TypedDict
 
 from qwick import pocket
 from qwick.describe import sampling_advice
-from qwick.engine.calls import Calls
-from qwick.engine.constraint import MAX_CALLS_BYTES, Grammar, GrammarKind
-from qwick.engine.guidance import Thought
+from qwick.engine.constraint import Grammar
 from qwick.engine.request import Request, Stats
 from qwick.errors import QwickError, TemplateError, UsageError
 from qwick.model.source import Source
 from qwick.sampling.defaults import with_defaults
 from qwick.sampling.logprobs import Scored
 from qwick.sampling.params import SamplingParams
+from qwick.tags import Tags
 from qwick.text.answer import Answer
-from qwick.text.call_grammar import calls_text
 from qwick.text.chat_template import ChatTemplate
 from qwick.text.quoting import Piece
-from qwick.text.segments import CLOSE, OPEN, Segments, begins_in_thought
-from qwick.text.tokenizer import END_TOKENS, Tokenizer
+from qwick.text.segments import CLOSE, Segments, begins_in_thought
+from qwick.text.tokenizer import Tokenizer
 from qwick.text.tool_calls import ToolCalls
 from qwick.text.tools import NO_TOOLS, Tools, with_read_arguments
-from qwick.text.turns import message_starts, next_turn, unshared_len
-
-# What ends a thought at its budget: the words that Qwen gives for it (Qwen3 Technical Report, 2025, section 4.2).
-_CLOSING = (
-    "\n\nConsidering the limited time by the user, I have to give the solution based on the thinking directly now.\n"
-)
+from qwick.text.turns import begun_answer, message_starts, next_turn, unshared_len
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[int]
@@ -117,6 +110,7 @@ class Prompting:
     def prepare(self) -> None:
         """Read the vocabulary, and what else the first question needs."""
         self.tokenizer = Tokenizer.open(self._found, self._metadata)
+        self._tags = Tags(self.tokenizer, self.config.vocab_size)
         self.template.prepare()
 
     @property
@@ -153,7 +147,7 @@ class Prompting:
         A model without tokens of its own for the tags of a call has a required one begin in its prompt, so that it
         thinks nothing before. Raises TemplateError and UsageError.
         """
-        calls = self._calls(tools)
+        calls = self._tags.calls(tools)
         if grammar is not None and tools.may_call and calls is None:
             raise UsageError(
                 "this model has no token that begins a call, so an answer with a grammar calls no tools; ask with "
@@ -169,7 +163,7 @@ class Prompting:
         asked = messages if begun is None else messages[:-1]
         pieces = self._render(asked, think, tools)
         rendered = "".join(piece.text for piece in pieces)
-        thought = self._thought(thinking_budget) if begins_in_thought(rendered) and not begun_call else None
+        thought = self._tags.thought(thinking_budget) if begins_in_thought(rendered) and not begun_call else None
         depends = grammar or thinking_budget or (calls and calls.required)
         if thought is None and begins_in_thought(rendered) and depends:
             raise UsageError(f"this model has no token for {CLOSE}, where its answer begins; ask with think=False")
@@ -177,12 +171,12 @@ class Prompting:
         if begun is not None:
             if tools.offered or grammar is not None:
                 raise UsageError("an answer does not go on from a beginning with tools or a grammar; leave one out")
-            more, is_content = _beginning(begun, pieces)
+            more, is_content = begun_answer(begun, pieces)
             pieces += tuple(Piece(text, text in self.tokenizer.added_tokens) for text in more)
             thought, segments = (None, None) if is_content else (thought, segments)
         if tools.may_call and segments is not None:
             segments = ToolCalls(tools, segments)
-        pieces += self._pieces(begun_call)
+        pieces += self._tags.pieces(begun_call)
         ids = self.tokenizer.encode_pieces(pieces)
         boundaries = self._boundaries(asked, think, tools, pieces, ids) if self._keeps else ()
         request = Request(
@@ -238,14 +232,6 @@ class Prompting:
         """End what renders templates of unknown origin. Idempotent."""
         self.template.close()
 
-    def _thought(self, budget: int | None) -> Thought | None:
-        """What an answer begins with; None where no token of its own ends it."""
-        end = self.tokenizer.added_tokens.get(CLOSE)
-        if end is None:
-            return None
-        lead, closing = (tuple(self.tokenizer.encode(text, allow_special=False)) for text in ("\n\n", _CLOSING))
-        return Thought(end, lead, budget, closing)
-
     def _render(self, messages: Sequence[Message], think: bool, tools: Tools) -> tuple[Piece, ...]:
         if tools.offered and not self.template.takes_tools:
             raise TemplateError("the chat template of this model has no place for tools; ask without them")
@@ -253,35 +239,12 @@ class Prompting:
         control_tokens = self.tokenizer.added_tokens
         return self.template.render(messages, think=think, control_tokens=control_tokens, tools=tools.offered)
 
-    def _calls(self, tools: Tools) -> Calls | None:
-        """What calls are held to; None where no tokens of their own begin and end them, or there are none."""
-        begin, end, stop = (self._added(name) for name in ("<tool_call>", "</tool_call>", END_TOKENS[0]))
-        if not tools.may_call or begin is None or end is None or stop is None:
-            return None
-        text = calls_text(tools.callable, end)
-        if len(text) > MAX_CALLS_BYTES:
-            text = calls_text(dict.fromkeys(tools.callable), end)
-        between = tuple(self.tokenizer.encode("\n", allow_special=False))
-        grammar = Grammar(GrammarKind.CALLS, text)
-        return Calls(grammar, begin, between, stop, required=bool(tools.required), several=tools.parallel)
-
-    def _added(self, name: str) -> int | None:
-        found = self.tokenizer.added_tokens.get(name)
-        return found if found is not None and found < self.config.vocab_size else None
-
-    def _pieces(self, begun: str) -> tuple[Piece, ...]:
-        """The beginning of a call, as a prompt goes on with it."""
-        tag = "<tool_call>"
-        if not begun.startswith(tag) or tag not in self.tokenizer.added_tokens:
-            return (Piece(begun, False),) if begun else ()
-        return Piece(tag, True), Piece(begun.removeprefix(tag), False)
-
     def _without_calls(self, sampling: SamplingOptions) -> SamplingOptions:
         """The token that begins a call is forbidden, so that the tools may stand in the prompt as they did before."""
-        tag = self._added("<tool_call>")
-        if tag is None:
+        begin = self._tags.begin_call
+        if begin is None:
             return sampling
-        return {**sampling, "logit_bias": {**(sampling.get("logit_bias") or {}), tag: -math.inf}}
+        return {**sampling, "logit_bias": {**(sampling.get("logit_bias") or {}), begin: -math.inf}}
 
     def _boundaries(
         self, messages: Sequence[Message], think: bool, tools: Tools, pieces: Sequence[Piece], ids: Sequence[int]
@@ -297,22 +260,3 @@ class Prompting:
 
     def _answer(self, stop: str | Sequence[str], segments: Segments | ToolCalls | None, begun: str = "") -> Answer:
         return Answer(self.tokenizer.token_bytes, [stop] if isinstance(stop, str) else stop, segments, begun)
-
-
-def _beginning(message: Message, prompt: Sequence[Piece]) -> tuple[list[str], bool]:
-    """What follows `prompt` when the answer begins like `message`, and whether its content has begun.
-
-    Where the prompt leaves a thought open, it is the message's own, closed as templates close it before content.
-    """
-    content, reasoning = message.get("content") or "", message.get("reasoning_content") or ""
-    if message.get("role") != "assistant" or not isinstance(content, str) or not isinstance(reasoning, str):
-        raise UsageError("an answer goes on from a message of the assistant, with text as its content")
-    if message.get("tool_calls"):
-        raise UsageError("an answer does not go on from tool calls; give their results")
-    if not "".join(piece.text for piece in prompt).rstrip().endswith(OPEN):
-        if reasoning:
-            raise UsageError("an answer does not go on from reasoning_content where the model does not think")
-        return [content] if content else [], bool(content)
-    if not content:
-        return [reasoning] if reasoning else [], False
-    return [f"{reasoning}\n" if reasoning else "\n", CLOSE, f"\n\n{content}"], True

@@ -197,8 +197,6 @@ class ChatRequest(Asking, ChatPrompt):
 
     def warnings(self) -> list[str]:
         given = ["parallel_tool_calls"] if self.parallel_tool_calls is not None and not self.tools else []
-        if any(tool.function.strict for tool in self.tools or ()):
-            given.append("tools.function.strict")
         if any(message.name is not None for message in self.messages):
             given.append("messages.name")
         return super().warnings() + [f"{name} is not used here" for name in given]

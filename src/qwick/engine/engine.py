@@ -10,20 +10,19 @@ from typing import Any
 from qwick.cache.spec import CacheSpec, check_context
 from qwick.engine.admission import LEAST_TURN, Admission
 from qwick.engine.batching import build
-from qwick.engine.calls import CallsConstraint, Unheld
+from qwick.engine.checking import check_request
 from qwick.engine.config import EngineConfig
-from qwick.engine.constraint import Constraint, Constraints, Grammar
-from qwick.engine.guidance import Guidance
+from qwick.engine.constraint import Constraints
+from qwick.engine.guiding import guidance_of
 from qwick.engine.instruments import Instruments, Levels
 from qwick.engine.pace import Pace
 from qwick.engine.request import Event, Finish, Request, Sequence
 from qwick.engine.scheduler import PlannedRun, plan
 from qwick.engine.thread_trial import ThreadTrial
 from qwick.engine.wanted import Choice, choose, wanted_rows, within_scores
-from qwick.errors import CapacityError, UsageError
+from qwick.errors import CapacityError
 from qwick.model.model import Model
 from qwick.ops.contract import Batch, Result, Role
-from qwick.sampling.logprobs import MOST_TOP
 from qwick.sampling.params import SamplingParams
 
 # A step gives the GIL up and has to get it back. Beside a busy Python thread that takes one switch interval: at
@@ -105,8 +104,7 @@ class Engine:
 
     def add(self, request: Request) -> int:
         """Queue a request; its events carry the id returned. Raises UsageError or CapacityError if it can never run."""
-        self._check(request)
-        request.sampling.check_ids(self.model.config.vocab_size)
+        check_request(request, self.model.config.vocab_size)
         num_tokens = len(request.token_ids)
         if num_tokens >= self.config.context_len:
             raise CapacityError(
@@ -119,7 +117,9 @@ class Engine:
                 f"a prompt of {num_tokens:,} tokens and its answer take {num_pages:,} pages of the cache, "
                 f"which has {self._memory.num_pages:,} (raise --memory, or lower --max-tokens)"
             )
-        sequence = Sequence(next(self._ids), request, guidance=self._guidance(request))
+        room = self._longest(request) - num_tokens
+        guidance = guidance_of(request, room, self._constraints, self.model.config.vocab_size)
+        sequence = Sequence(next(self._ids), request, guidance=guidance)
         self._admission.waiting.append(sequence)
         self.instruments.requests += 1
         return sequence.sequence_id
@@ -135,7 +135,7 @@ class Engine:
 
         Nothing comes back; what finds no room, or is not worth it, is dropped.
         """
-        self._check(request)
+        check_request(request, self.model.config.vocab_size)
         if len(request.token_ids) < self.config.context_len and self._memory.remembers:
             places = (*request.boundaries, len(request.token_ids))
             self._idle_jobs.append(Request(request.token_ids, _NO_SAMPLING, places))
@@ -187,63 +187,6 @@ class Engine:
     def check(self) -> None:
         """Invariants: every page and slot is free, or owned as it should be."""
         self._admission.check([] if self._reader is None else [self._reader])
-
-    def _check(self, request: Request) -> None:
-        ids = request.token_ids
-        if not ids:
-            raise UsageError("the prompt is empty")
-        _check_ids(ids, self.model.config.vocab_size)
-        for place in request.boundaries:
-            if not 1 <= place <= len(ids):
-                raise UsageError(f"a boundary is at {place}; it must be from 1 to the prompt's {len(ids):,} tokens")
-        if request.top_logprobs is not None and not 0 <= request.top_logprobs <= MOST_TOP:
-            raise UsageError(f"top_logprobs is {request.top_logprobs}; it must be from 0 to {MOST_TOP}")
-        thought = request.thought
-        if thought is not None:
-            _check_ids((thought.end, *thought.lead, *thought.closing), self.model.config.vocab_size)
-        if request.calls is not None:
-            calls = request.calls
-            _check_ids((calls.begin, *calls.between, calls.stop), self.model.config.vocab_size)
-        begin = request.prompt_logprobs_from
-        if begin is not None and not 1 <= begin <= len(ids):
-            raise UsageError(f"prompt_logprobs_from is {begin}; it must be from 1 to the prompt's {len(ids):,} tokens")
-
-    def _guidance(self, request: Request) -> Guidance | None:
-        """None where it has nothing to say. Raises UsageError for a grammar that makes no sense."""
-        has_budget = request.thought is not None and request.thought.budget is not None
-        if not (request.grammars or has_budget or request.loop_guard):
-            return None
-        calls, stops = request.calls, request.sampling.stop_token_ids
-        must_call = calls is not None and (calls.required or request.grammar is not None)
-        found = Guidance(
-            self._constraint(request),
-            request.thought,
-            stops | {calls.begin} if calls is not None and must_call else stops,
-            room=self._longest(request) - len(request.token_ids),
-            loop_guard=request.loop_guard,
-            must_follow=must_call or request.grammar is not None,
-        )
-        if found.cut and request.grammars:
-            raise UsageError(f"the {request.grammars[0].kind} allows no answer at all, or takes too long to follow")
-        return found
-
-    def _constraint(self, request: Request) -> Constraint | None:
-        """What holds the answer to its grammars."""
-        grammar, calls = request.grammar, request.calls
-        text = None if grammar is None else self._start(grammar)
-        if calls is None:
-            return text
-        try:
-            return CallsConstraint(calls, self._start(calls.grammar), self.model.config.vocab_size, text)
-        except UsageError as error:
-            if calls.required or text is not None:
-                raise
-            return Unheld(f"the calls: {error}")
-
-    def _start(self, grammar: Grammar) -> Constraint:
-        if self._constraints is None:
-            raise UsageError("this engine takes no grammars")
-        return self._constraints.start(grammar)
 
     def _longest(self, request: Request) -> int:
         """Tokens, prompt included, after which the sequence ends at the latest."""
@@ -364,8 +307,3 @@ class Engine:
             self._admission.release(run.sequence)
             if run.sequence is self._reader:
                 self._reader = None
-
-
-def _check_ids(ids: tuple[int, ...], vocab_size: int) -> None:
-    if not 0 <= min(ids) <= max(ids) < vocab_size:
-        raise UsageError(f"token ids must be from 0 to {vocab_size - 1}")

@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from qwick.api.answers import Form, Json, whole
 from qwick.api.endings import interventions, warnings_of
-from qwick.async_llm import AsyncStream
+from qwick.async_stream import AsyncStream
 from qwick.server.errors import AsciiJson
 from qwick.server.service import Note, Place, Service
 from qwick.server.stream import Chunks, EventStream, merged

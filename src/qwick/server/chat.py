@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 from qwick.api.answers import Form, Json, assistant_message, chat_choice, chat_logprobs, usage_of
 from qwick.api.requests import ChatRequest
-from qwick.async_llm import AsyncLLM, AsyncStream
+from qwick.async_llm import AsyncLLM
+from qwick.async_stream import AsyncStream
 from qwick.server.asking import Bursts, last_warnings
 from qwick.server.stream import Chunks
 from qwick.streams import Burst, Completion

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 from qwick.api.answers import Form, Json, TextLogprobs, text_choice, usage_of
 from qwick.api.requests import CompletionRequest
-from qwick.async_llm import AsyncLLM, AsyncStream
+from qwick.async_llm import AsyncLLM
+from qwick.async_stream import AsyncStream
 from qwick.errors import UsageError
 from qwick.sampling.logprobs import Scored
 from qwick.server.asking import Bursts, last_warnings

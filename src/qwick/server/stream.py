@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from qwick.api.answers import Form, Json
-from qwick.async_llm import AsyncStream
+from qwick.async_stream import AsyncStream
 from qwick.server import errors
 from qwick.server.errors import ApiError
 from qwick.server.service import Gone, Note, Service

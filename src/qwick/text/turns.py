@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from qwick.errors import UsageError
 from qwick.text.quoting import Piece
+from qwick.text.segments import CLOSE, OPEN
 
 Encode = Callable[[Sequence[Piece]], list[int]]
 
@@ -34,6 +36,26 @@ def message_starts(pieces: Sequence[Piece], ids: Sequence[int], encode: Encode) 
         return ()
     (start, *_) = encode(pieces[:1])
     return tuple(index for index, token_id in enumerate(ids) if token_id == start and index > 0)
+
+
+def begun_answer(message: Mapping[str, Any], prompt: Sequence[Piece]) -> tuple[list[str], bool]:
+    """What follows `prompt` when the answer begins like `message`, and whether its content has begun.
+
+    Where the prompt leaves a thought open, it is the message's own, closed as templates close it before content.
+    Raises UsageError for what an answer cannot begin with.
+    """
+    content, reasoning = message.get("content") or "", message.get("reasoning_content") or ""
+    if message.get("role") != "assistant" or not isinstance(content, str) or not isinstance(reasoning, str):
+        raise UsageError("an answer goes on from a message of the assistant, with text as its content")
+    if message.get("tool_calls"):
+        raise UsageError("an answer does not go on from tool calls; give their results")
+    if not "".join(piece.text for piece in prompt).rstrip().endswith(OPEN):
+        if reasoning:
+            raise UsageError("an answer does not go on from reasoning_content where the model does not think")
+        return [content] if content else [], bool(content)
+    if not content:
+        return [reasoning] if reasoning else [], False
+    return [f"{reasoning}\n" if reasoning else "\n", CLOSE, f"\n\n{content}"], True
 
 
 def _common_len(left: Sequence[object], right: Sequence[object]) -> int:
