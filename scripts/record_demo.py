@@ -88,10 +88,9 @@ def record_server() -> str:
     for line in said[:split]:
         console.print(Text(line))
     console.print()
-    for line in ASKING.splitlines():
-        console.print(
-            Text(">>> " if not line.startswith(" ") else "... ", style="bold green") + Text(line, style="bold")
-        )
+    _print_typed(console, "cat ask.py")
+    console.print(Text(ASKING))
+    _print_typed(console, "python ask.py")
     console.print(Text(answered.stdout), end="\n\n")
     for line in said[split:]:
         console.print(Text(line, style="dim"))
@@ -137,7 +136,11 @@ def _console() -> Console:
 
 
 def _print_command(console: Console, *words: str) -> None:
-    console.print(Text("$ ", style="bold green") + Text(shlex.join(["qwick", *words]), style="bold"))
+    _print_typed(console, shlex.join(["qwick", *words]))
+
+
+def _print_typed(console: Console, line: str) -> None:
+    console.print(Text("$ ", style="bold green") + Text(line, style="bold"))
 
 
 def _svg(console: Console, name: str) -> str:
