@@ -20,7 +20,7 @@ from qwick.text.tokenizer import END_TOKENS, Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-MOST_SECONDS = 0.5  # that preparing a grammar may take
+MOST_SECONDS = 2.0  # that preparing a grammar may take: usually in a thread of its own, on a machine that may be busy
 _MOST_KEPT = 16  # grammars, for the next request that has the same
 _MOST_CHARACTERS = 400_000  # of a grammar of calls: 0.3 s
 _MOST_LOOSE = 500  # characters that tell what calls are not held to
