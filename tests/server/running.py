@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,13 @@ class Running:
             time.sleep(0.05)
 
     def engine_pid(self) -> int:
-        found = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid), "-f", "engine_child"], capture_output=True, check=True
-        )
-        return int(found.stdout.split()[0])
+        """Of its child; not of the one that renders templates."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                _, parent, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+                if int(parent) == self.process.pid and b"engine_child" in (folder / "cmdline").read_bytes():
+                    return int(folder.name)
+        raise AssertionError("the server has no engine")
 
     def _wait_for(self, pattern: str) -> str:
         deadline = time.monotonic() + WAIT_SECONDS
