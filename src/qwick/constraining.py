@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from qwick.engine.constraint import Allowed, ConstraintError, Grammar, GrammarKind
+from qwick.engine.constraint import MOST_KEPT_GRAMMARS, ConstraintError, Grammar, GrammarKind
 from qwick.errors import UsageError
 from qwick.grammar_texts import calls_grammar, library_grammar, limits, loose_calls_grammar, one_line
+from qwick.sampling.sampler import Allowed
 from qwick.text.call_grammar import CallGrammar
 from qwick.text.tokenizer import END_TOKENS, Tokenizer
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 MOST_SECONDS = 2.0  # that preparing a grammar may take: usually in a thread of its own, on a machine that may be busy
-_MOST_KEPT = 16  # grammars, for the next request that has the same
 _MOST_CHARACTERS = 400_000  # of a grammar of calls: 0.3 s
 _MOST_LOOSE = 500  # characters that tell what calls are not held to
 _MOST_KEPT_BYTES = 256 << 10  # of their texts, beside the newest
@@ -81,7 +81,7 @@ class TokenConstraints:
         with self._keeping:
             self._kept[grammar] = prepared
             size = sum(len(kept.text) for kept in self._kept)
-            while len(self._kept) > 1 and (len(self._kept) > _MOST_KEPT or size > _MOST_KEPT_BYTES):
+            while len(self._kept) > 1 and (len(self._kept) > MOST_KEPT_GRAMMARS or size > _MOST_KEPT_BYTES):
                 oldest, _ = self._kept.popitem(last=False)
                 size -= len(oldest.text)
 

@@ -9,7 +9,7 @@ from qwick.sampling.logprobs import Scored
 from qwick.streams import Completion
 
 Json = dict[str, Any]
-Form = Literal["chat.completion", "text_completion"]
+ObjectName = Literal["chat.completion", "text_completion"]
 TextOf = Callable[[int], bytes]
 """Of a token id its UTF-8 bytes, maybe not whole characters."""
 
@@ -46,7 +46,7 @@ def usage_of(stats: Sequence[Stats], per_prompt: int = 1) -> Json:
     return found
 
 
-def whole(form: Form, answer_id: str, model: str, choices: Sequence[Json], used: Json) -> Json:
+def whole(form: ObjectName, answer_id: str, model: str, choices: Sequence[Json], used: Json) -> Json:
     """An answer in one piece."""
     return {
         "id": answer_id,

@@ -1,6 +1,5 @@
 """`qwick serve`: OpenAI's API over HTTP, for one model."""
 
-import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,7 +132,6 @@ def serve(
 
         note(f"listening on {url}")
         run(options, make, bound, ssl=tls, ready=ready)
-    sys.stderr.flush()
 
 
 def _tls(certificate: Path | None, key: Path | None) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from qwick.engine.constraint import Allowed, Constraint, ConstraintError, Grammar
+from qwick.engine.constraint import Constraint, ConstraintError, Grammar
+from qwick.sampling.sampler import Allowed
 
 T = TypeVar("T")
 

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qwick.errors import UsageError
+from qwick.sampling.sampler import Allowed
 
 MAX_GRAMMAR_BYTES = 64 << 10  # a schema of 64 KiB compiles within 0.1 s; texts from outside may be made to hurt
 MAX_CALLS_BYTES = 1 << 20  # of all tools; they are cut down to what can be held to in time
-
-Allowed = NDArray[np.bool_]
-"""[vocab]: whether a token may come next."""
+MOST_KEPT_GRAMMARS = 16  # by who prepares them, for the next request that has the same
 
 
 class GrammarKind(StrEnum):

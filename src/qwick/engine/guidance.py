@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from qwick.engine.constraint import Allowed, Constraint, ConstraintError
+from qwick.engine.constraint import Constraint, ConstraintError
 from qwick.engine.repetition import Repetition, answer_repetition
 from qwick.errors import UsageError
+from qwick.sampling.sampler import Allowed
 
 _MOST_RESERVED = 512  # tokens of the room for thought and answer that a budget leaves to the answer; at least a quarter
 

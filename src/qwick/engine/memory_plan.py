@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwick.cache.spec import CacheSpec
+from qwick.engine.constraint import MOST_KEPT_GRAMMARS
 from qwick.engine.wanted import SCORED_ROWS
 from qwick.errors import CapacityError, UsageError
 from qwick.model.config import ModelConfig
@@ -35,7 +36,6 @@ _SEEN_BYTES = 150
 # 18 of them while it is made), for each that is kept or under way its automaton. Counted whether one comes or not.
 _KNOWN_TOKEN_BYTES = 500
 _GRAMMAR_BYTES = 256 << 10
-_GRAMMARS_KEPT = 16
 _ROPE_POSITIONS = 1 << 16  # whose angles stay in memory (model/rope.py)
 
 
@@ -141,7 +141,7 @@ def scratch_bytes(
     seen = min(config.vocab_size, context_len) * _SEEN_BYTES
     angles = 4 * config.attention.rotary_dim * min(context_len + 64, _ROPE_POSITIONS)
     python = _PYTHON_BYTES + max_sequences * (context_len * _TOKEN_BYTES + seen) + _DRAWN_BYTES * config.vocab_size
-    grammars = _KNOWN_TOKEN_BYTES * config.vocab_size + _GRAMMAR_BYTES * (_GRAMMARS_KEPT + max_sequences)
+    grammars = _KNOWN_TOKEN_BYTES * config.vocab_size + _GRAMMAR_BYTES * (MOST_KEPT_GRAMMARS + max_sequences)
     # Working memory grows by replacement: old and new are there together for a moment.
     return buffer_bytes + 2 * (kernels + _HUGE_PAGE) + logits + angles + python + grammars
 

@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from qwick.engine.constraint import Allowed
 from qwick.engine.request import Sequence
 from qwick.engine.scheduler import PlannedRun
 from qwick.ops.contract import Result
 from qwick.sampling.logprobs import Scored, edited, score
 from qwick.sampling.penalties import Penalties
-from qwick.sampling.sampler import sample, sample_allowed
+from qwick.sampling.sampler import Allowed, sample, sample_allowed
 
 SCORED_ROWS = 16  # tokens of prompts that one step scores: each takes all logits, 1 MB for the released vocabulary
 

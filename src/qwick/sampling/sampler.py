@@ -21,7 +21,7 @@ from qwick.sampling.params import SamplingParams
 Ids = NDArray[np.int64]
 Weights = NDArray[np.float64]  # probabilities, up to a factor
 Logits = NDArray[np.float32]
-Allowed = NDArray[np.bool_]
+Allowed = NDArray[np.bool_]  # [vocab]: whether a token may come next
 
 _MASK = 2**64 - 1
 _FIRST_LOOK = 256  # tokens sorted at first when top-p alone sets the limit; sorting all 248,320 takes 40 ms

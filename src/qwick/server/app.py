@@ -165,5 +165,5 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _told(request: Request, error: ApiError) -> Response:
-    request.scope["qwick.note"].told["error"] = error.code or error.kind
+    request.scope["qwick.note"].told["error"] = error.word
     return error.response

@@ -8,7 +8,7 @@ from uuid import uuid4
 from starlette.responses import Response
 from starlette.types import Receive
 
-from qwick.api.answers import Form, Json, whole
+from qwick.api.answers import Json, ObjectName, whole
 from qwick.api.endings import interventions, warnings_of
 from qwick.async_stream import AsyncStream
 from qwick.server.errors import AsciiJson
@@ -22,7 +22,7 @@ FIRST_SECONDS = 2.0  # what is wrong with a question until then has a status; la
 class Question(Protocol):
     """What the two routes do differently."""
 
-    form: Form
+    form: ObjectName
     prefix: str  # of answers' ids
     warnings: Sequence[str]
     is_streamed: bool
@@ -125,14 +125,12 @@ def _body(service: Service, question: Question, completions: Sequence[Completion
     used = question.used(completions)
     _tell(note, used, completions)
     body = whole(question.form, f"{question.prefix}-{uuid4().hex}", service.model_name, choices, used)
-    warnings = list(question.warnings)
-    for index, completion in enumerate(completions):
-        warnings += warnings_of(completion, index if len(completions) > 1 else None)
+    warnings = [text for index, each in enumerate(completions) for text in warnings_behind(question, index, each)]
     return body | ({"warnings": warnings} if warnings else {})
 
 
-def last_warnings(question: Question, index: int, completion: Completion) -> list[str]:
-    """What a streamed answer's last chunk says: of the answer, and with the first one of the question."""
+def warnings_behind(question: Question, index: int, completion: Completion) -> list[str]:
+    """What is said at an answer's end: of the answer, and with the first one of the question."""
     asked = list(question.warnings) if index == 0 else []
     return asked + warnings_of(completion, index if question.count > 1 else None)
 

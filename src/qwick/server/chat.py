@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncGenerator, Sequence
 
-from qwick.api.answers import Form, Json, assistant_message, chat_choice, chat_logprobs, usage_of
+from qwick.api.answers import Json, ObjectName, assistant_message, chat_choice, chat_logprobs, usage_of
 from qwick.api.requests import ChatRequest
 from qwick.async_llm import AsyncLLM
 from qwick.async_stream import AsyncStream
-from qwick.server.asking import Bursts, last_warnings
+from qwick.server.asking import Bursts, warnings_behind
 from qwick.server.stream import Chunks
 from qwick.streams import Burst, Completion
 from qwick.text.segments import AnySegment, CallSegment, Kind, Segment
@@ -17,7 +17,7 @@ FIELDS = {Kind.REASONING: "reasoning_content", Kind.CONTENT: "content"}
 class ChatQuestion:
     """`think`, `loop_guard`: the server's own, for chats that do not say. Raises UsageError for what does not fit."""
 
-    form: Form = "chat.completion"
+    form: ObjectName = "chat.completion"
     prefix = "chatcmpl"
 
     def __init__(self, llm: AsyncLLM, body: ChatRequest, *, think: bool | None, loop_guard: bool) -> None:
@@ -57,7 +57,7 @@ class ChatQuestion:
             if frame := self._frame(index, burst, chunks):
                 yield frame
         completion = await answer.completion()
-        warnings = last_warnings(self, index, completion)
+        warnings = warnings_behind(self, index, completion)
         yield chunks.choice(index, {}, warnings, finish_reason=completion.finish_reason)
 
     def used(self, completions: Sequence[Completion]) -> Json:

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncGenerator, Sequence
 
-from qwick.api.answers import Form, Json, TextLogprobs, text_choice, usage_of
+from qwick.api.answers import Json, ObjectName, TextLogprobs, text_choice, usage_of
 from qwick.api.requests import CompletionRequest
 from qwick.async_llm import AsyncLLM
 from qwick.async_stream import AsyncStream
 from qwick.errors import UsageError
 from qwick.sampling.logprobs import Scored
-from qwick.server.asking import Bursts, last_warnings
+from qwick.server.asking import Bursts, warnings_behind
 from qwick.server.stream import Chunks
 from qwick.streams import Burst, Completion
 
@@ -21,7 +21,7 @@ class CompletionQuestion:
     `max_tokens` 0 generates nothing: with `echo` and `logprobs` the prompt is scored. One token is drawn and dropped.
     """
 
-    form: Form = "text_completion"
+    form: ObjectName = "text_completion"
     prefix = "cmpl"
 
     def __init__(self, llm: AsyncLLM, body: CompletionRequest) -> None:
@@ -73,7 +73,7 @@ class CompletionQuestion:
             if self._max_tokens and (frame := self._frame(index, burst, lists, chunks)):
                 yield frame
         completion = await answer.completion()
-        warnings = last_warnings(self, index, completion)
+        warnings = warnings_behind(self, index, completion)
         yield chunks.choice(index, {"text": ""}, warnings, finish_reason=self._ended(completion))
 
     def used(self, completions: Sequence[Completion]) -> Json:

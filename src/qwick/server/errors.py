@@ -43,6 +43,11 @@ class ApiError(Exception):
         self.kind, self.param, self.code = kind, param, code
 
     @property
+    def word(self) -> str:
+        """What the log and the metrics call it."""
+        return self.code or self.kind
+
+    @property
     def body(self) -> Json:
         return error_body(str(self), self.kind, self.param, self.code)
 

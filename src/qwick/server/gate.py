@@ -39,7 +39,7 @@ class Watcher(Protocol):
 
 
 class Gate:
-    """In front of `app`. `scope["qwick.note"]` is the request's Note; `["qwick.discard"]` see `_Exchange.discard`."""
+    """In front of `app`. `scope["qwick.note"]` its Note, "qwick.send" and "qwick.discard" are `_Exchange`'s."""
 
     def __init__(self, app: ASGIApp, options: ServerOptions, watcher: Watcher) -> None:
         self._app, self._options, self._watcher = app, options, watcher
@@ -55,9 +55,8 @@ class Gate:
         note = Note(given_id if _REQUEST_ID.fullmatch(given_id) else f"req-{uuid4().hex}")
         scope["qwick.note"] = note
         exchange = _Exchange(receive, send, note.request_id, self._bodies)
-        scope["qwick.send"] = exchange.send
+        scope["qwick.send"], scope["qwick.discard"] = exchange.send, exchange.discard
         allowance: Allowance | None = None
-        scope["qwick.discard"] = exchange.discard
         try:
             allowance = self._allowance(scope, headers)
             if allowance is not None:
@@ -69,7 +68,7 @@ class Gate:
             note.told["ended"] = str(gone)
         except Exception as error:  # noqa: BLE001 - the caller is told, the log has the rest
             told = errors.of(error)
-            note.told["error"] = told.code or told.kind
+            note.told["error"] = told.word
             if exchange.status is None:
                 await exchange.discard(told)
                 await told.response(scope, receive, exchange.send)

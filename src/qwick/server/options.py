@@ -10,7 +10,6 @@ from qwick.errors import UsageError
 from qwick.opening import EngineOptions
 from qwick.server.limits import Limits
 
-DEFAULT_PORT = 8080
 _WORD = re.compile(r"[!-~]{1,512}")
 _LIMITS = ("name", "max-concurrent", "per-minute")
 

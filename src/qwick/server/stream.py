@@ -15,7 +15,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from qwick.api.answers import Form, Json
+from qwick.api.answers import Json, ObjectName
 from qwick.async_stream import AsyncStream
 from qwick.server import errors
 from qwick.server.errors import ApiError
@@ -42,7 +42,7 @@ def event(data: Json) -> bytes:
 class Chunks:
     """The chunks of one stream, `form` and all. Choices are told apart by their index."""
 
-    def __init__(self, form: Form, answer_id: str, model: str, *, has_usage: bool) -> None:
+    def __init__(self, form: ObjectName, answer_id: str, model: str, *, has_usage: bool) -> None:
         name = "chat.completion.chunk" if form == "chat.completion" else form
         self._head: Json = {"id": answer_id, "object": name, "created": int(time()), "model": model}
         self._usage: Json = {"usage": None} if has_usage else {}
@@ -176,5 +176,5 @@ class EventStream(Response):
                 self._blocked_since = None
 
     async def _tell(self, send: Send, error: ApiError) -> None:
-        self._note.told["error"] = error.code or error.kind
+        self._note.told["error"] = error.word
         await send({"type": "http.response.body", "body": event(error.body) + DONE})

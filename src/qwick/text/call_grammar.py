@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qwick.text.tool_arguments import Schema, as_schema, listed, types_of
-from qwick.text.value_grammar import TERMS, Fault, ValueRules
+from qwick.text.tool_tags import KEY
+from qwick.text.value_grammar import TERMS, Fault, ValueRules, is_unicode
 
 _MOST_MARKED = 64  # parameters that may come in any order: bits of a rule's argument
-_KEY = re.compile(r"[^\n<>]{1,256}")  # as text/tool_tags.py reads it
+_KEY = re.compile(KEY)
 _END = '"</function>"'
 
 
@@ -94,7 +95,7 @@ class _Writer:
         value = self._value(extra, schema, name, None)
         but = f" & ~({' | '.join(map(_tag, keys))})" if keys else ""
         # With its key one term, so that it competes with the others as a whole.
-        return [f'O{index}: ("<parameter=" /[^\\n<>]{{1,256}}/ ">\\n"){but}', f"o{index}: O{index} {value}"]
+        return [f'O{index}: ("<parameter=" /{KEY}/ ">\\n"){but}', f"o{index}: O{index} {value}"]
 
     def _value(self, schema: object, parameters: Schema, name: str, key: str | None) -> str:
         rule = self.values.rule(schema, parameters, types_of(parameters, key))
@@ -116,8 +117,4 @@ def _tag(key: str) -> str:
 
 
 def _can_be_written(key: str) -> bool:
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return _KEY.fullmatch(key) is not None
+    return is_unicode(key) and _KEY.fullmatch(key) is not None

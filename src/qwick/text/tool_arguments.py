@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias, cast
 
+from qwick.text.tool_tags import NAME
+
 Schema: TypeAlias = Mapping[str, Any]
 
 TEXT_ONLY = frozenset({"string"})
@@ -18,7 +20,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 _WORDS = {"true": "boolean", "True": "boolean", "false": "boolean", "False": "boolean", "null": "null", "None": "null"}
 
-_NAME = re.compile(r"[^\s<>]{1,128}")
+_NAME = re.compile(NAME)
 _OBJECT_MARK = re.compile(r'["{}\[\]]')
 _STRING_MARK = re.compile(r'\\.|"', re.DOTALL)
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from qwick.text.segments import AnySegment, CallSegment, Kind, Segments
 from qwick.text.tool_arguments import TEXT_ONLY, ObjectScan, as_json, call_of, dumps, loads, types_of
-from qwick.text.tool_tags import AFTER_CALL, IN_FUNCTION, IN_VALUE, OUTSIDE, VALUE_AT_END
+from qwick.text.tool_tags import after_call, in_function, in_value, outside, value_at_end
 from qwick.text.tools import Tools
 
 
@@ -91,7 +91,7 @@ class ToolCalls:
     # What is read; each method is one state.
 
     def _outside(self) -> bool:
-        match = self._next(OUTSIDE)
+        match = self._next(outside())
         if match is None or match.lastgroup == "held":
             self._text(self._take(match.start() if match else len(self._held)))
             if self._is_final:
@@ -105,7 +105,7 @@ class ToolCalls:
 
     def _after_call(self) -> bool:
         """In the tag still, behind a call."""
-        match = AFTER_CALL.match(self._held)
+        match = after_call().match(self._held)
         if match is None or (match.lastgroup == "held" and self._is_final):
             self._held = "" if match and self._is_cut else self._held
             self._read = self._outside
@@ -169,7 +169,7 @@ class ToolCalls:
 
     def _function(self) -> bool:
         """Between parameters; what is none has no place there, and is left out."""
-        match = self._next(IN_FUNCTION)
+        match = self._next(in_function())
         if match is None or match.lastgroup == "held":
             self._take(match.start() if match and not self._is_final else len(self._held))
             if self._is_final:
@@ -186,10 +186,10 @@ class ToolCalls:
         if self._is_fresh and self._held:
             self._is_fresh = False
             self._held = self._held.removeprefix("\n")
-        match = self._next(IN_VALUE)
+        match = self._next(in_value())
         held = match is None or match.lastgroup == "held"
         if held and self._is_final:
-            match = self._next(VALUE_AT_END)
+            match = self._next(value_at_end())
         self._add_text(self._take(match.start() if match else len(self._held)))
         if held and not self._is_final:
             return False

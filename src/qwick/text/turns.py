@@ -5,7 +5,7 @@ from typing import Any
 
 from qwick.errors import UsageError
 from qwick.text.quoting import Piece
-from qwick.text.segments import CLOSE, OPEN
+from qwick.text.segments import CLOSE, begins_in_thought
 
 Encode = Callable[[Sequence[Piece]], list[int]]
 
@@ -49,7 +49,7 @@ def begun_answer(message: Mapping[str, Any], prompt: Sequence[Piece]) -> tuple[l
         raise UsageError("an answer goes on from a message of the assistant, with text as its content")
     if message.get("tool_calls"):
         raise UsageError("an answer does not go on from tool calls; give their results")
-    if not "".join(piece.text for piece in prompt).rstrip().endswith(OPEN):
+    if not begins_in_thought("".join(piece.text for piece in prompt)):
         if reasoning:
             raise UsageError("an answer does not go on from reasoning_content where the model does not think")
         return [content] if content else [], bool(content)

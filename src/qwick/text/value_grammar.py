@@ -129,7 +129,7 @@ def _written(value: object, types: frozenset[str]) -> Iterator[str]:
         texts.append(str(value))
     for text in texts:
         read = dumps(text) if types == TEXT_ONLY else as_json(text, types)
-        if read == dumps(value) and "</parameter>" not in text and _is_unicode(text):
+        if read == dumps(value) and "</parameter>" not in text and is_unicode(text):
             yield text
 
 
@@ -164,7 +164,8 @@ def _quoted(text: str) -> str:
     return json.dumps(text)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether it can be sent as UTF-8: it holds no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
