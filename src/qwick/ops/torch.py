@@ -32,6 +32,7 @@ from qwick.ops.contract import (
     Result,
     Windows,
 )
+from qwick.ops.delta_chunks import delta_chunks
 
 
 class TorchCache:
@@ -141,14 +142,16 @@ class TorchOps:
         step: TorchStep,
     ) -> Tensor:
         runs = step.tokens.runs
-        q, k, v, log_g, beta = _delta_inputs(step.pad(qkv), step.pad(a), step.pad(b), decay, dt_bias, heads)
+        q, k, v, log_g, beta = delta_inputs(step.pad(qkv), step.pad(a), step.pad(b), decay, dt_bias, heads)
         # A padded token neither decays nor writes.
         log_g, beta = (x * step.valid[:, :, None] for x in (log_g, beta))
+        if step.cache is None and self._chunk_len:
+            out, _ = delta_chunks(q, k, v, log_g, beta, chunk_len=self._chunk_len)
+            return step.unpad(out).flatten(1)
+        q, k = _tiled(q, heads), _tiled(k, heads)
         state = q.new_zeros((len(runs), heads.num_v, heads.k_dim, heads.v_dim))
         if step.cache is None:
-            scan = _delta_chunked if self._chunk_len else _delta_scan
-            out = scan(q, k, v, log_g, beta, state, *([self._chunk_len] if self._chunk_len else []))[0]
-            return step.unpad(out).flatten(1)
+            return step.unpad(_delta_scan(q, k, v, log_g, beta, state)[0]).flatten(1)
         fresh = torch.tensor([run.context_len == 0 for run in runs])
         state = torch.where(fresh[:, None, None, None], state, step.cache.state[layer, [run.slot for run in runs]])
         out, states = _delta_scan(q, k, v, log_g, beta, state)
@@ -210,8 +213,9 @@ class TorchOps:
             fresh = float(commit.context_len > 0)
             x = torch.cat([cache.conv[layer, slot] * fresh, cache.pending_qkv[layer, slot, :n]])[None]
             a, b = cache.pending_ab[layer, slot, :, :n]
-            inputs = _delta_inputs(_conv_silu(x, conv), a[None], b[None], decay, dt_bias, heads)
-            _, states = _delta_scan(*inputs, cache.state[layer, [slot]] * fresh)
+            q, k, v, log_g, beta = delta_inputs(_conv_silu(x, conv), a[None], b[None], decay, dt_bias, heads)
+            before = cache.state[layer, [slot]] * fresh
+            _, states = _delta_scan(_tiled(q, heads), _tiled(k, heads), v, log_g, beta, before)
             cache.state[layer, slot] = states[-1][0]
             cache.conv[layer, slot] = x[0, n:]
 
@@ -223,17 +227,21 @@ def _conv_silu(x: Tensor, weight: Tensor) -> Tensor:
     return F.silu(sum(((x[:, i : i + tokens] * weight[:, i]) for i in range(taps)), start=x.new_zeros(())))
 
 
-def _delta_inputs(
+def delta_inputs(
     qkv: Tensor, a: Tensor, b: Tensor, decay: Tensor, dt_bias: Tensor, heads: DeltaHeads
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """[runs, tokens, ...] -> q, k [.., num_v, k_dim] (tiled), v [.., num_v, v_dim], log g, beta [.., num_v]."""
+    """[runs, tokens, ...] -> q, k [.., num_k, k_dim], v [.., num_v, v_dim], log g, beta [.., num_v]."""
     k_size = heads.num_k * heads.k_dim
     q, k, v = qkv.split([k_size, k_size, heads.num_v * heads.v_dim], dim=-1)
     q, k = (x.unflatten(-1, (heads.num_k, heads.k_dim)) for x in (q, k))
     q, k = (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6) for x in (q, k))
-    tiled = torch.arange(heads.num_v) % heads.num_k
-    q, k = q[:, :, tiled] * heads.k_dim**-0.5, k[:, :, tiled]
+    q = q * heads.k_dim**-0.5
     return q, k, v.unflatten(-1, (heads.num_v, heads.v_dim)), decay * F.softplus(a + dt_bias), torch.sigmoid(b)
+
+
+def _tiled(x: Tensor, heads: DeltaHeads) -> Tensor:
+    """[.., num_k, k_dim] -> [.., num_v, k_dim]: v head j uses k head j mod num_k."""
+    return x[:, :, torch.arange(heads.num_v) % heads.num_k]
 
 
 def _delta_scan(
@@ -249,28 +257,6 @@ def _delta_scan(
         outs.append(torch.einsum("rhkv,rhk->rhv", state, q[:, t]))
         states.append(state)
     return torch.stack(outs, dim=1), states
-
-
-def _delta_chunked(
-    q: Tensor, k: Tensor, v: Tensor, log_g: Tensor, beta: Tensor, state: Tensor, chunk_len: int
-) -> tuple[Tensor, Tensor]:
-    """The same in chunks (WY form, arXiv:2406.06484, 2412.06464): a triangular solve and matrix products each."""
-    q, k, v, log_g, beta = (x.transpose(1, 2) for x in (q, k, v, log_g, beta))  # [runs, heads, tokens, ...]
-    outs: list[Tensor] = []
-    for begin in range(0, q.shape[2], chunk_len):
-        part = slice(begin, begin + chunk_len)
-        qc, kc, vc, bc = q[:, :, part], k[:, :, part], v[:, :, part], beta[:, :, part, None]
-        total = log_g[:, :, part].cumsum(-1)
-        n = total.shape[-1]
-        causal = torch.ones(n, n, dtype=torch.bool).tril()
-        ratio = (total[..., :, None] - total[..., None, :]).masked_fill(~causal, -torch.inf).exp()
-        system = (bc * kc @ kc.mT) * ratio
-        target = bc * (vc - total[..., None].exp() * (kc @ state))
-        delta = torch.linalg.solve_triangular(system, target, upper=False, unitriangular=True)
-        outs.append(total[..., None].exp() * (qc @ state) + (qc @ kc.mT * ratio) @ delta)
-        last = total[..., -1:, None]
-        state = last.exp() * state + ((last - total[..., None]).exp() * kc).mT @ delta
-    return torch.cat(outs, dim=2).transpose(1, 2), state
 
 
 def _keep_conv(cache: TorchCache, x: Tensor, layer: int, batch: Batch) -> None:
