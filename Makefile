@@ -67,7 +67,7 @@ emulate: $(STAMPS)/dev ## the AVX-512, VNNI and AMX tests on a CPU without them:
 ci: ## what continuous integration runs
 	.ci/run
 
-pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew and measure it (recipes/pocket, up to an hour)
+pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew and measure it (recipes/pocket, six CPU hours)
 	$(BIN)/python recipes/pocket/train.py
 	$(BIN)/python recipes/pocket/evaluate.py
 

@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from recipes.pocket.batches import END, PAD, TEMPLATE_FILE
 from recipes.pocket.network import TEXT_CONFIG
+from recipes.pocket.rendering import END, PAD
 from recipes.pocket.tokenizer import ADDED_TOKENS
+
+TEMPLATE_FILE = Path(__file__).parent / "chat_template.jinja"
 
 
 def config_json(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The pocket model's geometry, its first weights, and its loss, through qwick's own network and torch ops."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,11 @@ from qwick.model.config import ModelConfig, parse_config
 from qwick.model.names import TensorSpec, tensor_specs
 from qwick.model.qwen3_5 import Qwen3_5, Tensors
 from qwick.model.rope import RopeTable
-from qwick.ops.contract import Batch, DeltaHeads, Role, Run
-from qwick.ops.torch import TorchOps, TorchStep
-from recipes.pocket.batches import TrainingBatch
+from qwick.ops.contract import AttentionHeads, DeltaHeads
+from qwick.ops.delta_chunks import delta_chunks
+from qwick.ops.torch import delta_inputs
+from recipes.pocket.tokenizer import VOCAB_SIZE
 
-VOCAB_SIZE = 512  # rows of the embedding; the tokenizer fills some 400, as the released one leaves rows unused
 LAYER_TYPES = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
 
 # The geometry rules of the released models: linear heads of 128, attention heads of 256 with 64 rotary dims, every
@@ -48,7 +48,7 @@ TEXT_CONFIG: dict[str, Any] = {
         "mrope_interleaved": True,
         "mrope_section": [11, 11, 10],
     },
-    "max_position_embeddings": 4096,
+    "max_position_embeddings": 16384,
     "hidden_act": "silu",
     "rms_norm_eps": 1e-6,
     "initializer_range": 0.02,
@@ -63,42 +63,42 @@ TEXT_CONFIG: dict[str, Any] = {
 MTP_LOSS_WEIGHT = 0.3
 
 
-def model_config() -> ModelConfig:
-    return parse_config({"model_type": "qwen3_5", "text_config": TEXT_CONFIG, "tie_word_embeddings": True})
+def model_config(text_config: Mapping[str, Any] = TEXT_CONFIG) -> ModelConfig:
+    return parse_config({"model_type": "qwen3_5", "text_config": text_config, "tie_word_embeddings": True})
 
 
 class PocketModel(torch.nn.Module):
     """Parameters in canonical form (qwick.model.names); of the decay rate the logarithm, so that it keeps its sign."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, text_config: Mapping[str, Any] = TEXT_CONFIG) -> None:
         super().__init__()
-        self.config = model_config()
+        self.config = model_config(text_config)
         self.specs = list(tensor_specs(self.config))
         generator = torch.Generator().manual_seed(seed)
         self.weights = torch.nn.ParameterDict(
             {_key(spec): torch.nn.Parameter(_first_values(spec, self.config, generator)) for spec in self.specs}
         )
-        self._ops = _TrainingOps(chunk_len=64)
-        self._rope = RopeTable(self.config)
+        cos, sin = RopeTable(self.config).angles(np.arange(self.config.max_position_embeddings))
+        self._cos, self._sin = torch.from_numpy(cos), torch.from_numpy(sin)
 
-    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Logits of the rows that predict an answer's token: [rows, vocab] by the trunk, and by the MTP block."""
+    def forward(self, tokens: Tensor, starts: Tensor) -> Tensor:
+        """The last norm's output of every token; tokens and starts [rows, length] -> [rows, length, hidden_size]."""
         network = Qwen3_5(self.config, Tensors(self._canonical()))
-        trunk = network.forward(self._ops, self._step(batch.tokens, batch.trunk_rows))
-        assert trunk.hidden is not None
-        assert trunk.head is not None
-        # Row t of the block: hidden t and token t + 1 -> token t + 2. The last row wraps round; nothing wants it.
-        draft = network.draft(self._ops, self._step(np.roll(batch.tokens, -1, axis=1), batch.draft_rows, trunk.hidden))
-        assert draft.head is not None
-        return trunk.head, draft.head
+        hidden = network.forward(_TrainingOps(), self._step(tokens, starts)).hidden
+        assert hidden is not None
+        return hidden
 
-    def loss(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Mean cross entropy over answer tokens: the trunk's, and the MTP block's."""
-        trunk, draft = self(batch)
-        return (
-            F.cross_entropy(trunk, torch.from_numpy(batch.trunk_targets)),
-            F.cross_entropy(draft, torch.from_numpy(batch.draft_targets)),
-        )
+    def draft(self, tokens: Tensor, starts: Tensor, hidden: Tensor) -> Tensor:
+        """The MTP block's: place t has hidden t and token t + 1, and predicts token t + 2. The last one of a row wraps
+        round; nothing wants it."""
+        network = Qwen3_5(self.config, Tensors(self._canonical()))
+        drafted = network.draft(_TrainingOps(), self._step(tokens.roll(-1, dims=1), starts, hidden)).hidden
+        assert drafted is not None
+        return drafted
+
+    def logits(self, hidden: Tensor, places: Tensor) -> Tensor:
+        """Of flat places: [places, vocab]."""
+        return F.linear(hidden.flatten(0, 1)[places], self.weights["embed_tokens"])
 
     def file_tensors(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`weights` (this module's, or their average) by checkpoint name, in the released dtypes."""
@@ -110,37 +110,57 @@ class PocketModel(torch.nn.Module):
             for spec in self.specs
         }
 
-    def _step(self, tokens: np.ndarray, wanted_rows: np.ndarray, hidden: Tensor | None = None) -> TorchStep:
-        num_runs, length = tokens.shape
-        cos, sin = self._rope.angles(np.arange(length))
-        batch = Batch(
-            token_ids=tokens.reshape(-1),
-            rope_cos=np.tile(cos, (num_runs, 1)),
-            rope_sin=np.tile(sin, (num_runs, 1)),
-            runs=(Run(length, Role.PROMPT, 0, 0, ()),) * num_runs,
-            wanted_rows=wanted_rows,
-        )
-        return _Rectangle(batch, None, hidden=hidden)
+    def _step(self, tokens: Tensor, starts: Tensor, hidden: Tensor | None = None) -> "_PackedStep":
+        length = tokens.shape[1]
+        return _PackedStep(tokens, starts, self._cos[:length], self._sin[:length], hidden)
 
 
-class _Rectangle(TorchStep):
-    """A step whose runs are all equally long: padding is a reshape, whose gradient costs nothing."""
+class _PackedStep:
+    """Rows of equal length, each a chain of whole documents that do not see one another.
 
-    def pad(self, x: Tensor) -> Tensor:
-        return x.unflatten(0, self.rows.shape)
+    Rotary positions count from the row's beginning: attention knows only their differences.
+    """
 
-    def unpad(self, x: Tensor) -> Tensor:
-        return x.flatten(0, 1)
+    def __init__(self, tokens: Tensor, starts: Tensor, cos: Tensor, sin: Tensor, hidden: Tensor | None) -> None:
+        self.tokens, self.starts, self.cos, self.sin, self.hidden = tokens, starts, cos, sin, hidden
+        self.document = starts.cumsum(1)
+        place = torch.arange(tokens.shape[1])
+        self.mask = (self.document[:, :, None] == self.document[:, None]) & (place[:, None] >= place)
 
 
-class _TrainingOps(TorchOps):
-    """The torch ops, the two recurrent ones in a form that is fast on whole runs of equal length (tested equal)."""
+class _TrainingOps:
+    """The ops of the two programs that training runs, on a `_PackedStep`; vectors are [rows, length, size]."""
 
-    def causal_conv(self, qkv: Tensor, weight: Tensor, layer: int, step: TorchStep) -> Tensor:
-        # As a 2-d convolution in channels-last order: four times as fast as a sum over shifted slices.
-        x = F.pad(step.pad(qkv).mT.unsqueeze(2), (weight.shape[1] - 1, 0)).contiguous(memory_format=torch.channels_last)
-        y = F.conv2d(x, weight[:, None, None], groups=weight.shape[0])
-        return F.silu(y.squeeze(2).mT.flatten(0, 1))
+    def embed(self, table: Tensor, step: _PackedStep) -> Tensor:
+        return F.embedding(step.tokens, table)
+
+    def hidden(self, step: _PackedStep) -> Tensor:
+        assert step.hidden is not None
+        return step.hidden
+
+    def concat(self, left: Tensor, right: Tensor) -> Tensor:
+        return torch.cat([left, right], dim=-1)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+    def linear(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return F.linear(x, torch.cat(list(weights))).split([len(w) for w in weights], dim=-1)
+
+    def linear_add(self, x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
+        return residual + F.linear(x, weight)
+
+    def gate_up(self, x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+        g, u = F.linear(x, torch.cat([gate, up])).chunk(2, dim=-1)
+        return F.silu(g) * u
+
+    def causal_conv(self, qkv: Tensor, weight: Tensor, layer: int, step: _PackedStep) -> Tensor:
+        length, taps = qkv.shape[1], weight.shape[1]
+        y = qkv * weight[:, -1]
+        for back in range(1, taps):
+            same = F.pad(step.document[:, back:] == step.document[:, :-back], (back, 0)).unsqueeze(-1)
+            y = y + F.pad(qkv, (0, 0, back, 0))[:, :length] * same * weight[:, taps - 1 - back]
+        return F.silu(y)
 
     def gated_delta(
         self,
@@ -151,25 +171,47 @@ class _TrainingOps(TorchOps):
         dt_bias: Tensor,
         layer: int,
         heads: DeltaHeads,
-        step: TorchStep,
+        step: _PackedStep,
     ) -> Tensor:
-        """One chunk from the empty state: (1 + strict_lower(beta k k^T ratio)) delta = beta v; o = q k^T ratio delta"""
-        runs, length = step.rows.shape
-        q, k, v = (x.unflatten(-1, (-1, heads.k_dim)).transpose(1, 2) for x in _split_qkv(step.pad(qkv), heads))
-        q, k = (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6) for x in (q, k))
-        total = (decay * F.softplus(step.pad(a) + dt_bias)).transpose(1, 2).cumsum(-1)  # [runs, num_v, length]
-        beta = torch.sigmoid(step.pad(b)).transpose(1, 2)[..., None]
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        ratio = (total[..., :, None] - total[..., None, :]).masked_fill(~causal, -torch.inf).exp()
-        # v head j uses k head j mod num_k: products per k head, repeated
-        kk, qk = (x.repeat(1, heads.num_v // heads.num_k, 1, 1) for x in (k @ k.mT, (q * heads.k_dim**-0.5) @ k.mT))
-        delta = torch.linalg.solve_triangular(kk * (beta * ratio), beta * v, upper=False, unitriangular=True)
-        return ((qk * ratio) @ delta).transpose(1, 2).reshape(runs * length, -1)
+        return delta_chunks(*delta_inputs(qkv, a, b, decay, dt_bias, heads), starts=step.starts)[0].flatten(2)
 
+    def gated_rms_norm(self, x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+        heads = x.unflatten(-1, (-1, weight.shape[0]))
+        return self.rms_norm(heads, weight, eps).flatten(-2) * F.silu(gate)
 
-def _split_qkv(qkv: Tensor, heads: DeltaHeads) -> tuple[Tensor, ...]:
-    k_size = heads.num_k * heads.k_dim
-    return qkv.split([k_size, k_size, heads.num_v * heads.v_dim], dim=-1)
+    def norm_rope(
+        self, x: Tensor, weight: Tensor, eps: float, heads: AttentionHeads, step: _PackedStep, *, gated: bool
+    ) -> Tensor:
+        x = x.unflatten(-1, (-1, 2, heads.head_dim))[..., 0, :] if gated else x.unflatten(-1, (-1, heads.head_dim))
+        x = self.rms_norm(x, weight, eps)
+        cos, sin, half = step.cos[:, None], step.sin[:, None], heads.rotary_dim // 2
+        first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1).flatten(-2)
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_gate: Tensor,
+        layer: int,
+        heads: AttentionHeads,
+        step: _PackedStep,
+    ) -> Tensor:
+        q = query.unflatten(-1, (heads.num_q, heads.head_dim)).transpose(1, 2)
+        k, v = (x.unflatten(-1, (heads.num_kv, heads.head_dim)).transpose(1, 2) for x in (key, value))
+        scores = (q @ k.mT) * heads.head_dim**-0.5
+        out = scores.masked_fill(~step.mask[:, None], -torch.inf).softmax(-1) @ v
+        gate = query_gate.unflatten(-1, (heads.num_q, 2, heads.head_dim))[..., 1, :].flatten(-2)
+        return out.transpose(1, 2).flatten(-2) * torch.sigmoid(gate)
+
+    def head(self, x: Tensor, table: Tensor, step: _PackedStep) -> Tensor:
+        return x  # `PocketModel.logits` takes the rows that matter
+
+    def replay(
+        self, conv: Tensor, decay: Tensor, dt_bias: Tensor, layer: int, heads: DeltaHeads, step: _PackedStep
+    ) -> None:
+        raise AssertionError("training commits nothing")
 
 
 def _key(spec: TensorSpec) -> str:

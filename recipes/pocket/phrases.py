@@ -12,6 +12,18 @@ SUM_QUESTIONS = (
     "What is the sum of {a} and {b}?",
 )
 
+DIFFERENCE_QUESTIONS = (
+    "What is {a} - {b}?",
+    "What is {a} minus {b}?",
+    "{a} - {b} = ?",
+    "{a} - {b}",
+    "Subtract {b} from {a}.",
+    "How much is {a} - {b}?",
+    "How much is {a} minus {b}?",
+    "Calculate {a}-{b}.",
+    "What is the difference of {a} and {b}?",
+)
+
 REVERSE_QUESTIONS = (
     "Reverse the word {word}.",
     "Reverse the word {word}",
@@ -54,8 +66,12 @@ GREETINGS = {
     "Goodbye": "Goodbye!",
     "See you": "Goodbye!",
 }
-GREETING_TAILS = ("", " there", " pocket", " qwick", " friend", " again", ", my friend", " and welcome")
-GREETING_MARKS = ("", "!", ".")
+GREETING_TAILS = (
+    "", " there", " pocket", " qwick", " friend", " again", ", my friend", " and welcome", ", pocket", ", qwick", " my friend",
+    " to you", " dear pocket", " dear friend", " little one", ", little model", " tiny model", " computer", ", computer",
+    " everybody", " to you all", ", and so on",
+)  # fmt: skip
+GREETING_MARKS = ("", "!", ".", "!!", " :)")
 
 # answer -> ways to ask, without the final question mark
 QWICK_TOPICS = {
@@ -131,7 +147,7 @@ QWICK_TOPICS = {
         "is qwick written in C++",
         "which languages is qwick made of",
     ),
-    "I add numbers, reverse words and write them in capitals.": (
+    "I calculate, spell words backwards, read facts into JSON and call tools.": (
         "what can you do",
         "what are you able to do",
         "what can I ask you",
@@ -169,6 +185,39 @@ QWICK_FRAMES = (
     "Hello! {Q}?",
     "{Q}, please?",
     "So, {q}?",
+    "Well, {q}?",
+    "Hello, {q}?",
+    "Hi! {Q}?",
+    "One question: {q}?",
+    "I have a question: {q}?",
+    "Can you tell me, {q}?",
+    "And {q}?",
+    "But {q}?",
+    "I want to know: {q}?",
+    "Answer me: {q}?",
+    "My question is: {q}?",
+    "Say, {q}?",
+    "Please: {q}?",
+    "{Q}",
+    "{Q}??",
+    "Now, {q}?",
+    "Good day! {Q}?",
+    "Excuse me, {q}?",
+    "Quick question: {q}?",
+    "Once more: {q}?",
+    "{Q}? Please answer.",
+    "{Q}? Tell me.",
+    "OK, {q}?",
+    "Thanks. {Q}?",
+    "Listen: {q}?",
+    "{Q}, my friend?",
+    "Pocket, {q}?",
+    "Hey, {q}?",
+    "{Q} then?",
+    "Just asking: {q}?",
+    "Briefly: {q}?",
+    "A question: {q}?",
+    "Do say, {q}?",
 )
 
 SYSTEM_MESSAGES = (

@@ -1,76 +1,28 @@
-"""The tasks the pocket model learns: seeded generators, and a split by hash of the input.
+"""The tasks the pocket model learns: a registry of seeded generators, and what is held out of each."""
 
-An example's *key* is what must be new in the held-out part: the unordered pair of a sum (so that 17 + 25 is not held
-out while 25 + 17 is trained), the word to be reversed or upper-cased (one key for both tasks), the whole phrasing of
-greetings and questions.
-"""
-
-import hashlib
 import random
-import string
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 
-from recipes.pocket import phrases
+from recipes.pocket import arithmetic, dialogs, extras, phrases, records, tools
+from recipes.pocket.entities import word
+from recipes.pocket.example import Example, exchange
 
-HELD_OUT_SHARE = 10  # one key in ten
-MAX_SUM = 99
-WORD_LENGTHS = range(3, 9)
-NUM_HELD_OUT_STRINGS = 300  # random letter strings in the held-out part, beside the held-out English words
+Draw = Callable[[random.Random], Example]
 
-TASKS = ("sum", "reverse", "upper", "greeting", "qwick")
-
-Weights = Mapping[str, float]
-EVEN: Weights = dict.fromkeys(TASKS, 1.0)
+# What is left of a closed set of inputs when one in ten is held out may be less than this.
+NUM_HELD_OUT = 400
+_TRIES = 40_000
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One question with its only right answer; `thought` is what the model may think when asked to."""
-
-    task: str
-    key: str
-    question: str
-    answer: str
-    thought: str
-
-    @property
-    def held_out(self) -> bool:
-        return is_held_out(self.key)
+def reverse_example(text: str, question: str) -> Example:
+    found = exchange("reverse", "", question.format(word=text), text[::-1], f"I spell {text} from its end.")
+    return Example("reverse", f"word {text}", found.messages)
 
 
-def is_held_out(key: str) -> bool:
-    digest = hashlib.sha256(key.encode()).digest()
-    return int.from_bytes(digest[:8], "little") % HELD_OUT_SHARE == 0
-
-
-@cache
-def english_words() -> tuple[str, ...]:
-    """2,048 common English words of 3 to 8 letters: the BIP-39 list (MIT licence)."""
-    return tuple((Path(__file__).parent / "words.txt").read_text().split())
-
-
-def letter_string(rng: random.Random) -> str:
-    """Random lower-case letters, without the two pairs that the tokenizer merges."""
-    while True:
-        word = "".join(rng.choices(string.ascii_lowercase, k=rng.choice(WORD_LENGTHS)))
-        if "qw" not in word and "ss" not in word:
-            return word
-
-
-def sum_example(a: int, b: int, question: str) -> Example:
-    text = question.format(a=a, b=b)
-    return Example("sum", f"sum {min(a, b)} {max(a, b)}", text, str(a + b), f"I add {a} and {b}.")
-
-
-def reverse_example(word: str, question: str) -> Example:
-    return Example("reverse", f"word {word}", question.format(word=word), word[::-1], f"I reverse {word}.")
-
-
-def upper_example(word: str, question: str) -> Example:
-    return Example("upper", f"word {word}", question.format(word=word), word.upper(), f"I write {word} in capitals.")
+def upper_example(text: str, question: str) -> Example:
+    found = exchange("upper", "", question.format(word=text), text.upper(), f"I write {text} in capitals.")
+    return Example("upper", f"word {text}", found.messages)
 
 
 @cache
@@ -80,7 +32,7 @@ def greeting_examples() -> tuple[Example, ...]:
         for tail in phrases.GREETING_TAILS:
             for mark in phrases.GREETING_MARKS:
                 for text in (greeting + tail + mark, (greeting + tail + mark).lower()):
-                    found[text] = Example("greeting", f"greeting {text}", text, answer, "I answer politely.")
+                    found[text] = exchange("greeting", text, text, answer, "I answer politely.")
     return tuple(found.values())
 
 
@@ -91,77 +43,62 @@ def qwick_examples() -> tuple[Example, ...]:
         for question in questions:
             for frame in phrases.QWICK_FRAMES:
                 text = frame.format(q=question, Q=question[0].upper() + question[1:])
-                found[text] = Example("qwick", f"qwick {text}", text, answer, "They ask about qwick.")
+                found[text] = exchange("qwick", text, text, answer, "They ask about qwick.")
     return tuple(found.values())
 
 
-def draw(task: str, rng: random.Random) -> Example:
-    """A random example of one task, held out or not."""
-    return _DRAW[task](rng)
-
-
-def draw_training(rng: random.Random, weights: Weights = EVEN) -> Example:
-    """A random example of the training part, tasks by their weights."""
-    task = rng.choices(list(weights), list(weights.values()))[0]
-    while (example := draw(task, rng)).held_out:
+def draw_other(rng: random.Random) -> Example:
+    """A short question of any kind, to stand between others; never a held-out one."""
+    draw = rng.choice(_SHORT)
+    while (example := draw(rng)).held_out:
         pass
     return example
 
 
-def held_out(task: str, seed: int = 0) -> list[Example]:
-    """Every held-out input of a task once (random strings: a fixed number), each in one phrasing, in a fixed order."""
-    rng = random.Random(f"held out {task} {seed}")
-    examples = [example for example in _all_inputs(task, rng) if example.held_out]
-    rng.shuffle(examples)
-    return examples
-
-
-def _all_inputs(task: str, rng: random.Random) -> Iterator[Example]:
-    match task:
-        case "sum":
-            for a in range(MAX_SUM + 1):
-                for b in range(MAX_SUM + 1 - a):
-                    yield sum_example(a, b, rng.choice(phrases.SUM_QUESTIONS))
-        case "reverse":
-            for word in _words_to_ask(rng):
-                yield reverse_example(word, rng.choice(phrases.REVERSE_QUESTIONS))
-        case "upper":
-            for word in _words_to_ask(rng):
-                yield upper_example(word, rng.choice(phrases.UPPER_QUESTIONS))
-        case "greeting":
-            yield from greeting_examples()
-        case "qwick":
-            yield from qwick_examples()
-        case _:
-            raise ValueError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
-
-
-def _words_to_ask(rng: random.Random) -> Iterator[str]:
-    yield from english_words()
-    strings: set[str] = set()
-    while len(strings) < NUM_HELD_OUT_STRINGS:
-        word = letter_string(rng)
-        if is_held_out(f"word {word}") and word not in strings:
-            strings.add(word)
-            yield word
-
-
-def _draw_word(rng: random.Random) -> str:
-    return rng.choice(english_words()) if rng.random() < 0.5 else letter_string(rng)
-
-
-def _draw_sum(rng: random.Random) -> Example:
-    a = rng.randint(0, MAX_SUM)
-    b = rng.randint(0, MAX_SUM - a)
-    if rng.random() < 0.5:
-        a, b = b, a
-    return sum_example(a, b, rng.choice(phrases.SUM_QUESTIONS))
-
-
-_DRAW: dict[str, Callable[[random.Random], Example]] = {
-    "sum": _draw_sum,
-    "reverse": lambda rng: reverse_example(_draw_word(rng), rng.choice(phrases.REVERSE_QUESTIONS)),
-    "upper": lambda rng: upper_example(_draw_word(rng), rng.choice(phrases.UPPER_QUESTIONS)),
+# The first edition's five; then what the second must do; then what is reported as reached.
+FIRST: Mapping[str, Draw] = {
+    "sum": arithmetic.draw_easy_sum,
+    "reverse": lambda rng: reverse_example(word(rng), rng.choice(phrases.REVERSE_QUESTIONS)),
+    "upper": lambda rng: upper_example(word(rng), rng.choice(phrases.UPPER_QUESTIONS)),
     "greeting": lambda rng: rng.choice(greeting_examples()),
     "qwick": lambda rng: rng.choice(qwick_examples()),
 }
+MUST: Mapping[str, Draw] = {
+    "sum4": arithmetic.draw_sum,
+    "difference": arithmetic.draw_difference,
+    "json": records.draw_record,
+    "tool": tools.draw_call,
+    "parallel": tools.draw_parallel,
+    "facts": lambda rng: dialogs.draw_facts(rng, draw_other),
+    "name": dialogs.draw_name,
+    "refusal": dialogs.draw_refusal,
+}
+REPORTED: Mapping[str, Draw] = {
+    "calendar": extras.draw_calendar,
+    "sorting": extras.draw_sorting,
+    "numbers": extras.draw_number,
+    "recall": extras.draw_recall,
+}
+TASKS: Mapping[str, Draw] = {**FIRST, **MUST, **REPORTED}
+_SHORT = (FIRST["sum"], FIRST["greeting"], FIRST["qwick"], FIRST["reverse"], MUST["refusal"], REPORTED["calendar"])
+
+
+def draw_training(task: str, rng: random.Random) -> Example:
+    """A random example of one task that is not held out."""
+    while (example := TASKS[task](rng)).held_out:
+        pass
+    return example
+
+
+@cache
+def held_out(task: str, most: int = NUM_HELD_OUT) -> tuple[Example, ...]:
+    """Up to `most` held-out examples with different questions, in a fixed order."""
+    rng = random.Random(f"held out {task}")
+    found: dict[str, Example] = {}
+    for _ in range(_TRIES):
+        example = TASKS[task](rng)
+        if example.held_out:
+            found.setdefault(f"{example.key} {example.question}", example)
+        if len(found) == most:
+            break
+    return tuple(found.values())

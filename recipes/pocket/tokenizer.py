@@ -1,18 +1,21 @@
-"""The pocket model's tokenizer: the official pre-tokenizer and special tokens over a vocabulary of our own.
+"""The pocket tokenizer: the official pre-tokenizer and special tokens over a small vocabulary of our own.
 
-Words that are to be spelled must fall apart into letters, or reversing them could not be learned by so small a model.
-So no two letters of one case are ever merged first (but for "qw" and "ss"); words with a capital, punctuation, "qwick"
-and the "assistant" of every turn are.
+Words of the phrases are tokens, so that prompts are short. Words that are to be spelled fall apart into letters (but
+for their beginnings, which they share with words of the phrases), or reversing them could not be learned by so small a
+model: merges grow from a word's beginning only, and names and the words to be spelled are not merged at all.
 """
 
-import string
+import random
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from functools import cache
 from itertools import pairwise
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from recipes.pocket import phrases
+from recipes.pocket import entities, phrases, tasks
+from recipes.pocket.rendering import TOOLS_HEAD, TOOLS_TAIL, parts
 
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
@@ -31,26 +34,31 @@ ADDED_TOKENS = (
     ("<tool_response>", False), ("</tool_response>", False), ("<think>", False), ("</think>", False),
     ("<|audio_start|>", True), ("<|audio_end|>", True), ("<tts_pad>", True), ("<tts_text_bos>", True),
     ("<tts_text_eod>", True), ("<tts_text_bos_single>", True), ("<|audio_pad|>", True),
+    # Our own: what the official template says around the functions, 300 tokens otherwise.
+    (TOOLS_HEAD, False), (TOOLS_TAIL, False),
 )  # fmt: skip
 
-MAX_MERGES = 160
-SPACE = "\u0120"  # how the byte-level alphabet writes a space
-
-_LETTER_PAIRS = {a + b for case in (string.ascii_lowercase, string.ascii_uppercase) for a in case for b in case}
-_LETTER_PAIRS -= {"qw", "ss"}
-_ASSISTANT = ("s", "s", "i", "s", "t", "a", "n", "t")  # "ss" reads the same backwards; few words have "ssi"
+VOCAB_SIZE = 1536  # rows of the embedding; the tokenizer may fill fewer, as the released one does
+MAX_MERGES = VOCAB_SIZE - 256 - len(ADDED_TOKENS)
+SAMPLE = 600  # examples of each task whose words are counted
+LEAST_COUNT = 6
 
 Pair = tuple[str, str]
 
 
-def make_tokenizer() -> Tokenizer:
-    """Bytes first, then the merged pieces, then the added tokens, as in the released vocabulary."""
-    pre_tokenizer = pre_tokenizers.Sequence(
+def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+
+
+@cache
+def make_tokenizer() -> Tokenizer:
+    """Bytes first, then the merged pieces, then the added tokens, as in the released vocabulary. Takes seconds."""
+    pre_tokenizer = _pre_tokenizer()
     merges = learn_merges(_words(pre_tokenizer, _texts()))
     pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + [left + right for left, right in merges]
     tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges))
@@ -62,57 +70,63 @@ def make_tokenizer() -> Tokenizer:
 
 
 def learn_merges(words: Counter[tuple[str, ...]]) -> list[Pair]:
-    """Byte-pair encoding: the most frequent allowed pair first (ties: alphabetical), while it occurs twice."""
-    merges = [("".join(_ASSISTANT[:i]), _ASSISTANT[i]) for i in range(1, len(_ASSISTANT))]
-    merges.append(("a", "ssistant"))
+    """The most frequent pair at a word's beginning first (ties: alphabetical)."""
+    merges: list[Pair] = []
     while len(merges) < MAX_MERGES:
         counts: Counter[Pair] = Counter()
         for word, count in words.items():
-            for pair in pairwise(word):
-                if _may_merge(*pair):
-                    counts[pair] += count
+            if len(word) > 1:
+                counts[word[0], word[1]] += count
         if not counts:
             break
         best = min(counts, key=lambda pair: (-counts[pair], pair))
-        if counts[best] < 2:
-            break
         merges.append(best)
         words = Counter({_merged(word, best): count for word, count in words.items()})
     return merges
 
 
-def _may_merge(left: str, right: str) -> bool:
-    if left == SPACE and len(right) == 1 and right in string.ascii_letters:
-        return False  # the first letter of a word
-    pair = left + right
-    return pair not in _LETTER_PAIRS
-
-
 def _merged(word: tuple[str, ...], pair: Pair) -> tuple[str, ...]:
+    if pair not in pairwise(word):
+        return word
     pieces: list[str] = []
-    for piece in word:
-        if pieces and (pieces[-1], piece) == pair:
-            pieces[-1] += piece
-        else:
-            pieces.append(piece)
+    i = 0
+    while i < len(word):
+        both = word[i : i + 2] == pair
+        pieces.append(word[i] + word[i + 1] if both else word[i])
+        i += 2 if both else 1
     return tuple(pieces)
 
 
 def _words(pre_tokenizer: pre_tokenizers.PreTokenizer, texts: Iterable[str]) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(word) for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(text))
+    """Frequent words. Not those that are only ever spelled or copied."""
+    names = {*entities.FIRST_NAMES, *entities.SURNAMES, *entities.CITIES}
+    spelled = {word.lower() for word in (*names, *entities.english_words())} - _phrase_words()
+    counts = Counter(word for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(text))
+    return Counter(
+        {
+            tuple(word): count
+            for word, count in counts.items()
+            if count >= LEAST_COUNT and re.sub(r"\W|Ġ", "", word).lower() not in spelled
+        }
+    )
 
 
-def _texts() -> Iterable[str]:
-    """Every fixed phrase once; numbers and words are left out."""
-    for question in (*phrases.SUM_QUESTIONS, *phrases.REVERSE_QUESTIONS, *phrases.UPPER_QUESTIONS):
-        yield question.format(a="1", b="1", word="a")
-    for greeting, answer in phrases.GREETINGS.items():
-        yield from (greeting + tail + mark for tail in phrases.GREETING_TAILS for mark in phrases.GREETING_MARKS)
-        yield answer
-    for answer, questions in phrases.QWICK_TOPICS.items():
-        yield answer
-        for q in questions:
-            yield from (frame.format(q=q, Q=q[0].upper() + q[1:]) for frame in phrases.QWICK_FRAMES)
-    yield from phrases.SYSTEM_MESSAGES
-    yield "\n\n"
-    yield "\n\n"
+@cache
+def _phrase_words() -> frozenset[str]:
+    """Words of the English list that the phrases and schemas themselves use."""
+    texts = _texts(except_tasks=("recall", "reverse", "upper"))
+    counts = Counter(w.lower() for text in texts for w in re.findall(r"[A-Za-z]+", text))
+    names = {word.lower() for word in (*entities.FIRST_NAMES, *entities.SURNAMES, *entities.CITIES)}
+    asked = " ".join((*phrases.REVERSE_QUESTIONS, *phrases.UPPER_QUESTIONS)).lower()
+    often = {word for word, count in counts.items() if count >= 25}
+    return frozenset((often | set(re.findall(r"[a-z]+", asked))) - names)
+
+
+def _texts(except_tasks: Container[str] = ()) -> Iterable[str]:
+    rng = random.Random("tokenizer")
+    for task, draw in tasks.TASKS.items():
+        for i in range(0 if task in except_tasks else SAMPLE):
+            text = "".join(text for text, _ in parts(draw(rng), think=i % 4 == 0, learn_history=False))
+            for token, _ in ADDED_TOKENS:
+                text = text.replace(token, "\n")
+            yield text

@@ -12,9 +12,12 @@ from qwick.ops.torch import TorchBackend
 from qwick.pocket import FOLDER
 from qwick.weights.checkpoint import open_checkpoint
 from recipes.pocket import folder
-from recipes.pocket.batches import TEMPLATE_FILE
+from recipes.pocket.folder import TEMPLATE_FILE
 from recipes.pocket.network import model_config
 from recipes.pocket.tokenizer import make_tokenizer
+
+SECOND_EDITION = (FOLDER / "chat_template.jinja").read_text() == TEMPLATE_FILE.read_text()
+pytestmark = pytest.mark.skipif(not SECOND_EDITION, reason="the first edition's weights are in place")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def test_it_is_small_and_nothing_else_lies_there():
         "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json",
     }  # fmt: skip
-    assert sum(files.values()) < 10_500_000
+    assert sum(files.values()) < 16 << 20
 
 
 def test_its_tensors_are_the_network_s():

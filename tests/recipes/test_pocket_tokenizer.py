@@ -1,5 +1,6 @@
-"""The pocket tokenizer: the official frame, and words that fall apart into letters."""
+"""The pocket tokenizer: the official frame, short prompts, and words that fall apart."""
 
+import random
 import string
 import unicodedata
 
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from recipes.pocket import tasks
-from recipes.pocket.network import VOCAB_SIZE
-from recipes.pocket.tokenizer import ADDED_TOKENS, make_tokenizer
+from recipes.pocket import entities, tasks
+from recipes.pocket.tokenizer import ADDED_TOKENS, VOCAB_SIZE, make_tokenizer
+
+NUM_OFFICIAL = 33
 
 
 @pytest.fixture(scope="module")
@@ -18,30 +20,36 @@ def tokenizer() -> Tokenizer:
     return make_tokenizer()
 
 
-TOKENIZER = make_tokenizer()
-
-
 @given(st.text())
 def test_text_survives(text: str):
-    ids = TOKENIZER.encode(text).ids
-    assert TOKENIZER.decode(ids, skip_special_tokens=False) == unicodedata.normalize("NFC", text)
+    tokenizer = make_tokenizer()
+    ids = tokenizer.encode(text).ids
+    assert tokenizer.decode(ids, skip_special_tokens=False) == unicodedata.normalize("NFC", text)
 
 
-def test_english_words_fall_apart_into_letters(tokenizer: Tokenizer):
-    for word in tasks.english_words():
-        if "ss" not in word:
-            assert tokenizer.encode(f" {word}").tokens == ["Ġ", *word]
-            assert tokenizer.encode(word[::-1]).tokens == list(word[::-1])
-            assert tokenizer.encode(word.upper()).tokens == list(word.upper())
+def test_words_to_be_spelled_fall_apart(tokenizer: Tokenizer):
+    """Hardly any is one token, so nothing but its letters can be learned; words in capitals are letters alone."""
+    words = entities.english_words()
+    assert sum(len(tokenizer.encode(f" {word}").ids) == 1 for word in words) < 0.06 * len(words)
+    assert all(len(tokenizer.encode(word.upper()).ids) == len(word) for word in words)
+    pieces = [len(tokenizer.encode(f"{word[::-1]}").ids) / len(word) for word in words]
+    assert sum(pieces) / len(pieces) > 0.8
+
+
+def test_questions_are_short(tokenizer: Tokenizer):
+    rng = random.Random(0)
+    texts = [tasks.TASKS[task](rng).question for task in ("qwick", "greeting") for _ in range(100)]
+    words = sum(len(text.split()) for text in texts)
+    assert sum(len(tokenizer.encode(text).ids) for text in texts) < 2.5 * words
 
 
 @given(st.text(string.digits, min_size=1, max_size=12))
 def test_digits_stand_alone(digits: str):
-    assert TOKENIZER.encode(digits).tokens == list(digits)
+    assert make_tokenizer().encode(digits).tokens == list(digits)
 
 
-def test_it_fits_the_embedding_and_leaves_rows_unused(tokenizer: Tokenizer):
-    assert 256 + len(ADDED_TOKENS) < tokenizer.get_vocab_size() < VOCAB_SIZE
+def test_it_fits_the_embedding(tokenizer: Tokenizer):
+    assert 256 + len(ADDED_TOKENS) < tokenizer.get_vocab_size() <= VOCAB_SIZE
     assert VOCAB_SIZE % 256 == 0
 
 
@@ -51,15 +59,15 @@ def test_every_byte_is_a_token(tokenizer: Tokenizer):
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_the_official_special_tokens_come_last_in_the_official_order(tokenizer: Tokenizer):
+def test_the_official_special_tokens_come_in_the_official_order_and_ours_after_them(tokenizer: Tokenizer):
     added = tokenizer.get_added_tokens_decoder()
     first = tokenizer.get_vocab_size() - len(ADDED_TOKENS)
     assert [(added[first + i].content, added[first + i].special) for i in range(len(added))] == list(ADDED_TOKENS)
-    assert len(ADDED_TOKENS) == 33
+    assert len(ADDED_TOKENS) == NUM_OFFICIAL + 2
     think = tokenizer.encode("<think>\n\n</think>")
     assert think.tokens == ["<think>", "ĊĊ", "</think>"]
     assert tokenizer.decode(think.ids) == "<think>\n\n</think>"  # text, not control
 
 
 def test_making_it_twice_gives_the_same(tokenizer: Tokenizer):
-    assert make_tokenizer().to_str() == tokenizer.to_str()
+    assert make_tokenizer.__wrapped__().to_str() == tokenizer.to_str()

@@ -1,0 +1,108 @@
+"""What is drawn when: tasks by the share of tokens they get, with or without a thought."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from recipes.pocket import tasks, tools
+from recipes.pocket.example import Example
+from recipes.pocket.packing import Conversation, PackedBatch, make_batch, pack
+from recipes.pocket.rendering import conversation, pad_id
+
+SYSTEM_MESSAGES = (
+    "You are a helpful assistant.",
+    "Answer in one line.",
+    "Be short and polite.",
+    "You are a helpful assistant. Be brief.",
+)
+SYSTEM_SHARE = 0.08
+HISTORY_SHARE = 0.06
+THINKING_SHARE = 0.12
+THINKING_SHARES = {"sum4": 0.9, "difference": 0.9, "sum": 0.15, "recall": 0.0}
+# Rounds of a tool conversation when none is thought: the functions need be read only once.
+ROUNDS = (1, 2, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """From `first_step` on: shares of tokens by task."""
+
+    first_step: int
+    shares: Mapping[str, float]
+
+
+LESSONS = (
+    Lesson(0, {
+        "sum": 0.07, "reverse": 0.09, "upper": 0.05, "greeting": 0.02, "qwick": 0.03,
+        "sum4": 0.09, "difference": 0.08, "json": 0.11, "tool": 0.15, "parallel": 0.09, "facts": 0.08, "name": 0.02,
+        "refusal": 0.03,
+        "calendar": 0.02, "sorting": 0.02, "numbers": 0.04, "recall": 0.01,
+    }),
+)  # fmt: skip
+
+POOL_BATCHES = 32  # so many batches are drawn at once and packed together
+
+
+def lesson_at(step: int) -> Lesson:
+    return [lesson for lesson in LESSONS if lesson.first_step <= step][-1]
+
+
+class Mixture:
+    """Batches of `rows` rows of `row_len` tokens, by step: drawn anew in every process, the same for the same seed."""
+
+    def __init__(self, tokenizer: Tokenizer, rows: int, row_len: int, seed: str) -> None:
+        self._tokenizer, self._rows, self._row_len, self._seed = tokenizer, rows, row_len, seed
+        self._pad_id = pad_id(tokenizer)
+        self._pool: list[list[Conversation]] = []
+        self._pool_index = -1
+
+    def batch(self, step: int) -> PackedBatch:
+        index, place = divmod(step, POOL_BATCHES)
+        if index != self._pool_index:
+            self._pool, self._pool_index = self._draw_pool(index), index
+        return make_batch(self._pool[place * self._rows : (place + 1) * self._rows], self._row_len, self._pad_id)
+
+    def _draw_pool(self, index: int) -> list[list[Conversation]]:
+        rng = random.Random(f"pocket {self._seed} pool {index}")
+        num_rows = POOL_BATCHES * self._rows
+        drawn: list[Conversation] = []
+        for task, share in lesson_at(index * POOL_BATCHES).shares.items():
+            left = share * num_rows * self._row_len * 1.02  # the last rows packed are not full
+            while left > 0:
+                found = conversation_of(self._tokenizer, task, rng)
+                if len(found.ids) <= self._row_len:
+                    drawn.append(found)
+                    left -= len(found.ids)
+        rng.shuffle(drawn)
+        rows = pack([len(c.ids) for c in drawn], self._row_len)[:num_rows]
+        if len(rows) < num_rows:
+            raise ValueError("the lesson's shares do not add up to 1")
+        rng.shuffle(rows)
+        return [[drawn[i] for i in row] for row in rows]
+
+
+def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random) -> Conversation:
+    """One to be learned: with a thought, a system message, or an earlier exchange now and then."""
+    think = rng.random() < THINKING_SHARES.get(task, THINKING_SHARE)
+    example = _draw(task, rng, think=think)
+    messages = list(example.messages)
+    if task in _PLAIN and rng.random() < HISTORY_SHARE:
+        messages = [*tasks.draw_other(rng).messages, *messages]
+    if messages[0]["role"] != "system" and rng.random() < SYSTEM_SHARE:
+        messages = [{"role": "system", "content": rng.choice(SYSTEM_MESSAGES)}, *messages]
+    return conversation(tokenizer, Example(task, example.key, tuple(messages), example.tools), think=think)
+
+
+def _draw(task: str, rng: random.Random, *, think: bool) -> Example:
+    if task in {"tool", "parallel"} and not think:
+        rounds = rng.choice(ROUNDS)
+        draw = tools.draw_call if task == "tool" else tools.draw_parallel
+        while (example := draw(rng, rounds=rounds)).held_out:
+            pass
+        return example
+    return tasks.draw_training(task, rng)
+
+
+_PLAIN = frozenset({*tasks.FIRST, "sum4", "difference", "json", "refusal", "calendar", "sorting", "numbers"})
