@@ -1,6 +1,7 @@
 """Sums and differences to 9,999. The thought goes digit by digit from the right, so that no step is hard."""
 
 import random
+import re
 
 from recipes.pocket.example import Example, exchange
 from recipes.pocket.phrases import DIFFERENCE_QUESTIONS, SUM_QUESTIONS
@@ -63,6 +64,12 @@ def sum_example(task: str, a: int, b: int, question: str) -> Example:
     """One key for a + b and b + a, and for both tasks."""
     found = exchange(task, "", question.format(a=a, b=b), str(a + b), sum_thought(a, b))
     return Example(task, f"sum {min(a, b)} {max(a, b)}", found.messages)
+
+
+def summands(example: Example) -> tuple[int, int]:
+    """Of a sum, as asked."""
+    a, b = re.findall(r"\d+", example.question)
+    return int(a), int(b)
 
 
 def _number(rng: random.Random) -> int:

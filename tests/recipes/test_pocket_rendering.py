@@ -1,6 +1,7 @@
 """Conversations as the official template writes them; what of them is learned; rows that hold them."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -8,9 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from qwick.text.chat_template import ChatTemplate
-from recipes.pocket import tasks, tools
+from recipes.pocket import arithmetic, tasks, tools
 from recipes.pocket.folder import TEMPLATE_FILE
-from recipes.pocket.mixture import LESSONS, Mixture
+from recipes.pocket.mixture import LESSONS, TABLE_ROWS, Mixture, table
 from recipes.pocket.packing import Conversation, make_batch, pack
 from recipes.pocket.rendering import END, NO_THOUGHT, conversation, parts, prompt, written
 from recipes.pocket.tokenizer import make_tokenizer
@@ -108,6 +109,18 @@ def test_batches_are_full_and_the_same_whenever_they_are_drawn(tokenizer: Tokeni
     assert not batches[0].tokens.equal(batches[1].tokens)
     pad = (mixture.batch(3).tokens == tokenizer.token_to_id("<|endoftext|>")).double().mean()
     assert pad < 0.05
+
+
+def test_tables_teach_right_sums_that_are_not_held_out(tokenizer: Tokenizer):
+    rng = random.Random(0)
+    for _ in range(20):
+        found = table(tokenizer, rng)
+        for line in tokenizer.decode(found.ids).splitlines():
+            a, b, total = map(int, re.findall(r"\d+", line))
+            assert a + b == total
+            assert not arithmetic.sum_example("sum", a, b, "").held_out
+        learned = tokenizer.decode([i for i, is_learned in zip(found.ids, found.learned, strict=True) if is_learned])
+        assert len(learned.split()) == TABLE_ROWS
 
 
 def test_every_lessons_shares_are_one():
