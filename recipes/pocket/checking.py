@@ -11,7 +11,7 @@ from recipes.pocket.network import PocketModel
 from recipes.pocket.packing import Conversation, make_batch
 from recipes.pocket.rendering import conversation
 
-NUM = 40
+NUM = 24
 ROWS = 8
 # Beside every task without a thought, these with one.
 THOUGHT = ("sum4", "difference", "json", "tool")

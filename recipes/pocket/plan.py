@@ -20,7 +20,7 @@ class Plan:
     average_decay: float = 0.995  # of the exponential average that is checked and saved
     mtp_every: int = 4  # the MTP block is trained at every so many steps
     mtp_weight: float = 0.5
-    check_every: int = 100
+    check_every: int = 150
     save_every: int = 20
     seed: int = 0
 
