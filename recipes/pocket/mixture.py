@@ -27,10 +27,12 @@ ROUNDS = (1, 2, 2)
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """From `first_step` on: shares of tokens by task."""
+    """From `first_step` on: shares of tokens by task; and of questions that need no function, those that are offered
+    some all the same."""
 
     first_step: int
     shares: Mapping[str, float]
+    idle_tools: float = 0.0
 
 
 TABLE = "table"  # sums to 99, one a line, without the frame of a chat
@@ -50,7 +52,7 @@ LESSONS = (
         "sum4": 0.07, "difference": 0.07, "json": 0.12, "tool": 0.17, "parallel": 0.10, "facts": 0.08, "name": 0.02,
         "refusal": 0.03,
         "calendar": 0.02, "sorting": 0.015, "numbers": 0.025, "recall": 0.01,
-    }),
+    }, idle_tools=0.02),
 )  # fmt: skip
 
 POOL_BATCHES = 32  # so many batches are drawn at once and packed together
@@ -79,10 +81,11 @@ class Mixture:
         rng = random.Random(f"pocket {self._seed} pool {index}")
         num_rows = POOL_BATCHES * self._rows
         drawn: list[Conversation] = []
-        for task, share in lesson_at(index * POOL_BATCHES).shares.items():
+        lesson = lesson_at(index * POOL_BATCHES)
+        for task, share in lesson.shares.items():
             left = share * num_rows * self._row_len * 1.02  # the last rows packed are not full
             while left > 0:
-                found = conversation_of(self._tokenizer, task, rng)
+                found = conversation_of(self._tokenizer, task, rng, lesson.idle_tools)
                 if len(found.ids) <= self._row_len:
                     drawn.append(found)
                     left -= len(found.ids)
@@ -94,7 +97,7 @@ class Mixture:
         return [[drawn[i] for i in row] for row in rows]
 
 
-def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random) -> Conversation:
+def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random, idle_tools: float = 0.0) -> Conversation:
     """One to be learned: with a thought, a system message, or an earlier exchange now and then."""
     if task == TABLE:
         return table(tokenizer, rng)
@@ -105,7 +108,10 @@ def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random) -> Conv
         messages = [*tasks.draw_other(rng).messages, *messages]
     if messages[0]["role"] != "system" and rng.random() < SYSTEM_SHARE:
         messages = [{"role": "system", "content": rng.choice(SYSTEM_MESSAGES)}, *messages]
-    return conversation(tokenizer, Example(task, example.key, tuple(messages), example.tools), think=think)
+    offered = example.tools
+    if task in _NO_TOOL_NEEDED and idle_tools and rng.random() < idle_tools:
+        offered = tuple(tool.schema for tool in tools.draw_tools(rng))
+    return conversation(tokenizer, Example(task, example.key, tuple(messages), offered), think=think)
 
 
 def table(tokenizer: Tokenizer, rng: random.Random) -> Conversation:
@@ -132,4 +138,5 @@ def _draw(task: str, rng: random.Random, *, think: bool) -> Example:
     return tasks.draw_training(task, rng)
 
 
+_NO_TOOL_NEEDED = frozenset(tasks.FIRST)
 _PLAIN = frozenset({*tasks.FIRST, "sum4", "difference", "json", "refusal", "calendar", "sorting", "numbers"})
