@@ -45,7 +45,7 @@ def train(plan: Plan, out: Path, run: Path, *, until: int, compiled: bool) -> No
     if not (run / "tokenizer.json").exists():  # kept beside the checkpoint: it hangs on the tasks as they were
         make_tokenizer().save(str(run / "tokenizer.json"))
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=_worker_beside, args=(worker, job)) for worker in range(1, WORKERS)]
+    others = [context.Process(target=_worker_beside, args=(worker, job, os.getpid())) for worker in range(1, WORKERS)]
     try:
         for process in others:
             process.start()
@@ -81,8 +81,8 @@ def write(job: Job, out: Path) -> None:
     print(f"wrote {out}", flush=True)
 
 
-def _worker_beside(worker: int, job: Job) -> None:
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def _worker_beside(worker: int, job: Job, parent: int) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         _worker(worker, job)
     except threading.BrokenBarrierError:
