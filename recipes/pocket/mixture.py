@@ -53,6 +53,13 @@ LESSONS = (
         "refusal": 0.03,
         "calendar": 0.02, "sorting": 0.015, "numbers": 0.025, "recall": 0.01,
     }, idle_tools=0.02),
+    # Sums with a thought are learned by now: their share goes to what is not, spelling, calls, and sums without one.
+    Lesson(704, {
+        "sum": 0.08, TABLE: 0.07, "reverse": 0.12, "upper": 0.05, "greeting": 0.015, "qwick": 0.025,
+        "sum4": 0.03, "difference": 0.03, "json": 0.11, "tool": 0.20, "parallel": 0.13, "facts": 0.06, "name": 0.01,
+        "refusal": 0.025,
+        "calendar": 0.02, "sorting": 0.01, "numbers": 0.01, "recall": 0.005,
+    }, idle_tools=0.02),
 )  # fmt: skip
 
 POOL_BATCHES = 32  # so many batches are drawn at once and packed together
