@@ -33,14 +33,14 @@ def shown(
     segments: Iterator[Segment] | list[Segment],
     out: bool,
     err: bool,
-    hide: bool = False,
+    show: bool | None = None,
 ) -> tuple[str, str]:
     """What standard output and standard error show; `out` and `err`: whether they are terminals."""
     streams = Stream(is_terminal=out), Stream(is_terminal=err)
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
     with contextlib.suppress(KeyboardInterrupt):
-        AnswerWriter(hide_thinking=hide).write(segments)
+        AnswerWriter(show_thinking=show).write(segments)
     return streams[0].getvalue(), streams[1].getvalue()
 
 
@@ -61,7 +61,12 @@ def test_a_pipe_gets_the_answer_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_can_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     for out, err in ((True, True), (False, True)):
-        assert shown(monkeypatch, THOUGHT, out, err, hide=True) == ("yes\n", "")
+        assert shown(monkeypatch, THOUGHT, out, err, show=False) == ("yes\n", "")
+
+
+def test_it_can_be_asked_for_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, THOUGHT, False, False, show=True) == ("yes\n", "Thinking:\nhmm\nDone thinking.\n\n")
+    assert shown(monkeypatch, THOUGHT, True, False, show=True) == shown(monkeypatch, THOUGHT, True, False)
 
 
 def test_breaking_off_leaves_a_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

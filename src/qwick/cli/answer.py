@@ -18,13 +18,15 @@ class AnswerWriter:
     """Writes pieces as they come, and line breaks between and after.
 
     Standard output that is no terminal gets the answer only; reasoning then goes to standard error if somebody watches
-    there, and nowhere if not.
+    there or `show_thinking` is true, and nowhere if not.
     """
 
-    def __init__(self, *, hide_thinking: bool = False) -> None:
+    def __init__(self, *, show_thinking: bool | None = None) -> None:
         self._answer_clean = harmless if is_terminal(sys.stdout) else str
-        watched = [stream for stream in (sys.stdout, sys.stderr) if is_terminal(stream)]
-        self._screen: TextIO | None = watched[0] if watched and not hide_thinking else None
+        watched = next((stream for stream in (sys.stdout, sys.stderr) if is_terminal(stream)), None)
+        if watched is None and show_thinking:
+            watched = sys.stderr
+        self._screen: TextIO | None = None if show_thinking is False else watched
         self._dims = has_colours(self._screen)
         self._thinking = False
         self._last = ""

@@ -35,7 +35,13 @@ def chat(
         bool | None,
         typer.Option("--think/--no-think", help="Reason before answering; the model's own default when left out."),
     ] = None,
-    hide_thinking: Annotated[bool, typer.Option("--hide-thinking", help="Do not show the reasoning.")] = False,
+    show_thinking: Annotated[
+        bool | None,
+        typer.Option(
+            "--show-thinking/--hide-thinking",
+            help="Show the reasoning; left out, only on a terminal. Of piped answers it goes to standard error.",
+        ),
+    ] = None,
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Remember what was typed, for the next chat.")
     ] = True,
@@ -70,7 +76,7 @@ def chat(
             transcript,
             asking,
             preface=preface,
-            hide_thinking=hide_thinking,
+            show_thinking=show_thinking,
             shows_stats=stats,
             json_stats=opened if json_stats else None,
             catches=is_watched,

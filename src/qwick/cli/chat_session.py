@@ -37,7 +37,7 @@ class ChatSession:
     transcript: Transcript
     asking: dict[str, Any] = field(default_factory=dict[str, Any])
     preface: str = ""
-    hide_thinking: bool = False
+    show_thinking: bool | None = None
     shows_stats: bool = False
     json_stats: Mapping[str, Any] | None = None
     catches: bool = False
@@ -64,7 +64,7 @@ class ChatSession:
                 "/save FILE keeps the chat, /clear begins a new one, --ctx-size makes room"
             ) from None
         with _stopping(stream) if self.catches else _nothing():
-            AnswerWriter(hide_thinking=self.hide_thinking).write(stream.segments())
+            AnswerWriter(show_thinking=self.show_thinking).write(stream.segments())
         completion = self.last = stream.completion
         if self.shows_stats:
             say(stats_line(completion))

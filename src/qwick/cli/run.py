@@ -34,7 +34,13 @@ def run(
         bool | None,
         typer.Option("--think/--no-think", help="Reason before answering; the model's own default when left out."),
     ] = None,
-    hide_thinking: Annotated[bool, typer.Option("--hide-thinking", help="Do not show the reasoning.")] = False,
+    show_thinking: Annotated[
+        bool | None,
+        typer.Option(
+            "--show-thinking/--hide-thinking",
+            help="Show the reasoning; left out, only on a terminal. Of piped answers it goes to standard error.",
+        ),
+    ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
     ] = False,
@@ -73,7 +79,7 @@ def run(
             messages = [] if system_text is None else [{"role": "system", "content": system_text}]
             messages.append({"role": "user", "content": text})
             answer = llm.chat(messages, think=think, stream=True, stop=stop, **sampling.options())
-        AnswerWriter(hide_thinking=hide_thinking).write(answer.segments())
+        AnswerWriter(show_thinking=show_thinking).write(answer.segments())
         completion = answer.completion
         if completion.reasoning and not completion.text:
             warn("the answer ended while the model was still thinking; give more --max-tokens, or --no-think")
