@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
@@ -22,17 +22,24 @@ HISTORY_SHARE = 0.06
 THINKING_SHARE = 0.12
 THINKING_SHARES = {"sum4": 0.9, "difference": 0.9, "sum": 0.15, "recall": 0.0}
 # Rounds of a tool conversation when none is thought: the functions need be read only once.
-ROUNDS = (1, 2, 2)
+ROUNDS: Mapping[str, tuple[int, ...]] = {"tool": (1, 2, 2), "parallel": (1, 2, 2)}
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """From `first_step` on: shares of tokens by task; and of questions that need no function, those that are offered
-    some all the same."""
+    """What is taught from `first_step` on.
+
+    shares      of tokens, by task
+    idle_tools  share of the questions that need no function and are offered some all the same
+    rounds      of tool conversations, one of them drawn
+    one_function  share of two calls at once that are of the same function
+    """
 
     first_step: int
     shares: Mapping[str, float]
     idle_tools: float = 0.0
+    rounds: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: ROUNDS)
+    one_function: float = 0.5
 
 
 TABLE = "table"  # sums to 99, one a line, without the frame of a chat
@@ -60,6 +67,21 @@ LESSONS = (
         "refusal": 0.025,
         "calendar": 0.02, "sorting": 0.01, "numbers": 0.01, "recall": 0.005,
     }, idle_tools=0.02),
+    # What is left then: two calls at once.
+    Lesson(1088, {
+        "sum": 0.08, TABLE: 0.06, "reverse": 0.11, "upper": 0.05, "greeting": 0.015, "qwick": 0.025,
+        "sum4": 0.03, "difference": 0.03, "json": 0.08, "tool": 0.165, "parallel": 0.22, "facts": 0.05, "name": 0.01,
+        "refusal": 0.025,
+        "calendar": 0.02, "sorting": 0.01, "numbers": 0.015, "recall": 0.005,
+    }, idle_tools=0.02),
+    # Above all of two functions. Two rounds of these are longer than a row and were left out, so that what was taught
+    # were nearly always two calls of one.
+    Lesson(1376, {
+        "sum": 0.06, TABLE: 0.05, "reverse": 0.11, "upper": 0.07, "greeting": 0.01, "qwick": 0.02,
+        "sum4": 0.02, "difference": 0.02, "json": 0.05, "tool": 0.18, "parallel": 0.30, "facts": 0.04, "name": 0.01,
+        "refusal": 0.02,
+        "calendar": 0.015, "sorting": 0.01, "numbers": 0.01, "recall": 0.005,
+    }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3),
 )  # fmt: skip
 
 POOL_BATCHES = 32  # so many batches are drawn at once and packed together
@@ -92,7 +114,7 @@ class Mixture:
         for task, share in lesson.shares.items():
             left = share * num_rows * self._row_len * 1.02  # the last rows packed are not full
             while left > 0:
-                found = conversation_of(self._tokenizer, task, rng, lesson.idle_tools)
+                found = conversation_of(self._tokenizer, task, rng, lesson)
                 if len(found.ids) <= self._row_len:
                     drawn.append(found)
                     left -= len(found.ids)
@@ -104,19 +126,19 @@ class Mixture:
         return [[drawn[i] for i in row] for row in rows]
 
 
-def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random, idle_tools: float = 0.0) -> Conversation:
+def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random, lesson: Lesson = LESSONS[0]) -> Conversation:
     """One to be learned: with a thought, a system message, or an earlier exchange now and then."""
     if task == TABLE:
         return table(tokenizer, rng)
     think = rng.random() < THINKING_SHARES.get(task, THINKING_SHARE)
-    example = _draw(task, rng, think=think)
+    example = _draw(task, rng, lesson, think=think)
     messages = list(example.messages)
     if task in _PLAIN and rng.random() < HISTORY_SHARE:
         messages = [*tasks.draw_other(rng).messages, *messages]
     if messages[0]["role"] != "system" and rng.random() < SYSTEM_SHARE:
         messages = [{"role": "system", "content": rng.choice(SYSTEM_MESSAGES)}, *messages]
     offered = example.tools
-    if task in _NO_TOOL_NEEDED and idle_tools and rng.random() < idle_tools:
+    if task in _NO_TOOL_NEEDED and lesson.idle_tools and rng.random() < lesson.idle_tools:
         offered = tuple(tool.schema for tool in tools.draw_tools(rng))
     return conversation(tokenizer, Example(task, example.key, tuple(messages), offered), think=think)
 
@@ -135,13 +157,16 @@ def table(tokenizer: Tokenizer, rng: random.Random) -> Conversation:
     return Conversation(ids, learned, TABLE)
 
 
-def _draw(task: str, rng: random.Random, *, think: bool) -> Example:
-    if task in {"tool", "parallel"} and not think:
-        rounds = rng.choice(ROUNDS)
-        draw = tools.draw_call if task == "tool" else tools.draw_parallel
-        while (example := draw(rng, rounds=rounds)).held_out:
-            pass
-        return example
+def _draw(task: str, rng: random.Random, lesson: Lesson, *, think: bool) -> Example:
+    if task in lesson.rounds and not think:
+        rounds = rng.choice(lesson.rounds[task])
+        while True:
+            if task == "tool":
+                example = tools.draw_call(rng, rounds=rounds)
+            else:
+                example = tools.draw_parallel(rng, rounds=rounds, one_function=lesson.one_function)
+            if not example.held_out:
+                return example
     return tasks.draw_training(task, rng)
 
 

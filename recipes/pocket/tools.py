@@ -179,12 +179,12 @@ def draw_call(rng: random.Random, *, rounds: int = 1) -> Example:
     return _example("tool", offered, messages)
 
 
-def draw_parallel(rng: random.Random, *, rounds: int = 1) -> Example:
-    """The same with two calls at once: of one function, or of two."""
+def draw_parallel(rng: random.Random, *, rounds: int = 1, one_function: float = 0.5) -> Example:
+    """The same with two calls at once: of one function (so often), or of two."""
     offered = draw_tools(rng)
     messages: list[Message] = []
     for _ in range(rounds):
-        two = [rng.choice(offered)] * 2 if rng.random() < 0.5 else rng.sample(offered, 2)
+        two = [rng.choice(offered)] * 2 if rng.random() < one_function else rng.sample(offered, 2)
         pair = [Use.draw(o, rng) for o in two]
         joined = rng.choice(("{a} {b}", "{a} And {b}", "Two things: {a} {b}", "{a} Also: {b}"))
         messages += _round(pair, joined.format(a=pair[0].question, b=pair[1].question))
