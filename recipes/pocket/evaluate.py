@@ -5,12 +5,16 @@ Writes recipes/pocket/REPORT.md. Fails when a task misses its bar.
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,8 +91,20 @@ def _turns(example: Example) -> Iterator[int]:
 def measure(way: Way, model: str, names: Sequence[str], most: int) -> Scores:
     with tempfile.TemporaryDirectory() as folder:
         path = model if way.recipe is None else converted(model, way.recipe, Path(folder))
-        with LLM(path, context_len=CONTEXT_LEN, max_sequences=AT_ONCE) as llm:
+        with LLM(path, context_len=CONTEXT_LEN, max_sequences=AT_ONCE, threads=1) as llm:
             return {name: right(llm, tasks.held_out(name, most), think=way.think) for name in names}
+
+
+def measure_all(ways: Sequence[Way], model: str, most: int) -> dict[str, Scores]:
+    """As many at once as there are processors, of one thread each: which is which does not change an answer."""
+    results: dict[str, Scores] = {}
+    with ProcessPoolExecutor(min(len(ways), os.cpu_count() or 1), get_context("spawn")) as pool:
+        all_scores = pool.map(measure, ways, repeat(model), repeat(tuple(tasks.TASKS)), repeat(most))
+        for way, scores in zip(ways, all_scores, strict=True):
+            results[way.title] = scores
+            told = ", ".join(f"{name} {share(found):.0%}" for name, found in scores.items())
+            print(f"{way.title}: {told}", flush=True)
+    return results
 
 
 def converted(model: str, recipe: str, folder: Path) -> str:
@@ -132,11 +148,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=REPORT)
     given = parser.parse_args()
     begin = time.perf_counter()
-    results: dict[str, Scores] = {}
-    for way in WAYS[: max(2, given.ways)]:
-        results[way.title] = measure(way, given.model, tuple(tasks.TASKS), given.most)
-        told = ", ".join(f"{name} {share(found):.0%}" for name, found in results[way.title].items())
-        print(f"{way.title}: {told}", flush=True)
+    results = measure_all(WAYS[: max(2, given.ways)], given.model, given.most)
     accepted = accepted_length(given.model, (*tasks.FIRST, *tasks.MUST), min(given.most, NUM_DRAFTED))
     long = {} if given.no_long else long_recall(given.model, min(given.most, NUM_LONG))
     text = report(results, accepted, long, trained_line(), time.perf_counter() - begin)
