@@ -10,7 +10,7 @@ import typer
 
 from qwick.cli.chat_input import Editor, turns_in
 from qwick.cli.chat_session import COMMANDS, ChatSession, say
-from qwick.cli.options import MachineFlags, ModelName, SamplingFlags, spread
+from qwick.cli.options import MachineFlags, ModelName, SamplingFlags, ShowThinking, spread
 from qwick.cli.prompt import quoted_files, read_system
 from qwick.cli.terminal import is_terminal
 from qwick.errors import QwickError
@@ -35,13 +35,7 @@ def chat(
         bool | None,
         typer.Option("--think/--no-think", help="Reason before answering; the model's own default when left out."),
     ] = None,
-    show_thinking: Annotated[
-        bool | None,
-        typer.Option(
-            "--show-thinking/--hide-thinking",
-            help="Show the reasoning; left out, only on a terminal. Of piped answers it goes to standard error.",
-        ),
-    ] = None,
+    show_thinking: ShowThinking = None,
     history: Annotated[
         bool, typer.Option("--history/--no-history", help="Remember what was typed, for the next chat.")
     ] = True,

@@ -48,6 +48,13 @@ def _complete_format(incomplete: str) -> list[str]:
 
 _NAMES = "`pocket` (embedded), a folder, a .gguf file, or a name from `qwick list`."
 ModelName: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL", help=_NAMES, autocompletion=complete_model)]
+ShowThinking: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--show-thinking/--hide-thinking",
+        help="Show the reasoning; left out, only on a terminal. Of piped answers it goes to standard error.",
+    ),
+]
 
 
 def _sampling(text: str, metavar: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qwick.cli.answer import AnswerWriter
-from qwick.cli.options import MachineFlags, ModelName, SamplingFlags, spread
+from qwick.cli.options import MachineFlags, ModelName, SamplingFlags, ShowThinking, spread
 from qwick.cli.prompt import read_prompt, read_system
 from qwick.cli.stats import measured, stats_line
 from qwick.cli.terminal import warn
@@ -34,13 +34,7 @@ def run(
         bool | None,
         typer.Option("--think/--no-think", help="Reason before answering; the model's own default when left out."),
     ] = None,
-    show_thinking: Annotated[
-        bool | None,
-        typer.Option(
-            "--show-thinking/--hide-thinking",
-            help="Show the reasoning; left out, only on a terminal. Of piped answers it goes to standard error.",
-        ),
-    ] = None,
+    show_thinking: ShowThinking = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
     ] = False,
