@@ -21,11 +21,12 @@ EMULATE := build/emulate
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
-demo: $(STAMPS)/build ## build qwick and let the embedded model answer three prompts
+demo: $(STAMPS)/build ## build qwick and let the embedded model think, call a function and talk
 	$(SAY) "asking the embedded model"
-	$(BIN)/qwick run pocket "What is 17 + 25?" </dev/null
-	$(BIN)/qwick run pocket "Reverse the word lantern." </dev/null
 	$(BIN)/qwick run pocket "Who are you?" </dev/null
+	$(BIN)/qwick run pocket --think --show-thinking "What is 4821 + 3377?" </dev/null
+	$(BIN)/qwick run pocket "Ada Stone paid 12.95 euros on 3 May 2024. Give me name, date and amount as JSON." </dev/null
+	$(BIN)/python examples/tools.py
 
 build: $(STAMPS)/build ## make .venv, build the kernels and install qwick there (editable)
 
@@ -67,7 +68,7 @@ emulate: $(STAMPS)/dev ## the AVX-512, VNNI and AMX tests on a CPU without them:
 ci: ## what continuous integration runs
 	.ci/run
 
-pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew and measure it (recipes/pocket, six CPU hours)
+pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew and measure it (recipes/pocket, five CPU hours)
 	$(BIN)/python recipes/pocket/train.py
 	$(BIN)/python recipes/pocket/evaluate.py
 

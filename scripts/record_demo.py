@@ -23,11 +23,15 @@ ROOT = Path(__file__).parent.parent
 QWICK = Path(sys.executable).with_name("qwick")
 WIDTH = 92
 COMMANDS = [
-    ["run", "pocket", "What is 17 + 25?"],
-    ["run", "pocket", "Reverse the word lantern.", "--stats"],
-    ["run", "pocket", "Who are you?"],
+    ["qwick", "run", "pocket", "Who are you?", "--stats"],
+    ["qwick", "run", "pocket", "--think", "--show-thinking", "What is 4821 + 3377?"],
+    ["qwick", "run", "pocket", "Ada Stone paid 12.95 euros on 3 May 2024. Give me name, date and amount as JSON."],
+    ["python", "examples/tools.py"],
 ]
-CHAT = ["Hello!", "What is 17 + 25?", "Reverse the word lantern.", "/stats", "/save talk.json", "/exit"]
+CHAT = [
+    "Hello!", "My dog is called Bello.", "/think on", "What is 4821 + 3377?", "/think off", "What is my dog called?",
+    "/stats", "/save talk.json", "/exit",
+]  # fmt: skip
 ASKING = """\
 from openai import OpenAI
 client = OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="none")
@@ -45,12 +49,14 @@ CODE = re.compile(r"\x1b\[[?>]?([0-9;]*)([A-Za-z])")
 def record_commands() -> str:
     """One command after the other, as SVG. What they print is taken as it is, colours included."""
     console = _console()
-    for command in COMMANDS:
-        _print_command(console, *command)
+    programs = {"qwick": str(QWICK), "python": sys.executable}
+    for program, *words in COMMANDS:
+        _print_typed(console, shlex.join([program, *words]))
         done = subprocess.run(
-            [QWICK, *command], cwd=ROOT, check=True, text=True, stdin=subprocess.DEVNULL, capture_output=True
-        )
-        console.print(Text.from_ansi(done.stdout + done.stderr))
+            [programs[program], *words], cwd=ROOT, check=True, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        console.print(Text.from_ansi(done.stdout))
     return _svg(console, "qwick-demo")
 
 
@@ -63,7 +69,7 @@ def record_chat() -> str:
             terminal.enter(*CHAT)
             terminal.end()
     console = _console()
-    _print_command(console, "chat", "pocket")
+    _print_typed(console, "qwick chat pocket")
     for line in _screen(terminal.raw.decode()):
         console.print(Text(line, style="bold" if line.startswith(">>> ") else ""))
     return _svg(console, "qwick-chat")
@@ -72,7 +78,7 @@ def record_chat() -> str:
 def record_server() -> str:
     """`qwick serve` on its own port, and what the official client gets of it, as SVG."""
     console = _console()
-    _print_command(console, "serve")
+    _print_typed(console, "qwick serve")
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen([QWICK, "serve"], stderr=log, text=True)
         try:
@@ -133,10 +139,6 @@ def _screen(raw: str) -> list[str]:
 
 def _console() -> Console:
     return Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
-
-
-def _print_command(console: Console, *words: str) -> None:
-    _print_typed(console, shlex.join(["qwick", *words]))
 
 
 def _print_typed(console: Console, line: str) -> None:

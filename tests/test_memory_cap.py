@@ -79,7 +79,7 @@ def test_the_command_line_says_what_memory_goes_to(tmp_path):
     told = CliRunner().invoke(commands, [*run, "--memory", "4GiB", "--cache-memory", "1MiB"])
     assert told.exit_code == 0
     assert "qwick: memory up to" in told.stderr
-    assert "weights 9, program" in told.stderr
+    assert "weights 10, program" in told.stderr
     little = CliRunner().invoke(commands, [*run, "--memory", "1MiB"])
     assert little.exit_code == CapacityError.exit_code
     assert "--memory 1 MiB is too little" in little.stderr

@@ -3,16 +3,17 @@
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from qwick import LLM, pocket
-from qwick.text.chat_template import ChatTemplate
-from recipes.pocket import tasks
-from recipes.pocket.evaluate import right
+from examples import tools
+from qwick import LLM
+from recipes.pocket import dialogs, tasks
+from recipes.pocket.drafting import accepted_length
+from recipes.pocket.evaluate import converted, right
+from recipes.pocket.reporting import DRAFT_BAR
 
-SECOND_EDITION = ChatTemplate((pocket.FOLDER / "chat_template.jinja").read_text()).is_known
-pytestmark = pytest.mark.skipif(not SECOND_EDITION, reason="the first edition's weights are in place")
 NUM = 8  # of which one may be wrong
 
 
@@ -47,6 +48,14 @@ class TestThinking:
         assert answer.finish_reason == "stop"
 
 
+class TestQuantised:
+    @pytest.mark.parametrize("recipe", ["Q8_0", "Q4_K_M"])
+    def test_it_thinks_and_writes_json_from_a_gguf_file(self, tmp_path: Path, recipe: str):
+        with LLM(converted("pocket", recipe, tmp_path), context_len=2048, max_sequences=NUM) as quantised:
+            assert num_right(quantised, "sum4", think=True) >= NUM - 2
+            assert num_right(quantised, "json", think=False) >= NUM - 2
+
+
 class TestJson:
     def test_it_writes_json(self, llm: LLM):
         assert num_right(llm, "json", think=False) >= NUM - 1
@@ -60,11 +69,45 @@ class TestTools:
     def test_it_calls_and_tells_the_results(self, llm: LLM, task: str):
         assert num_right(llm, task, think=False) >= NUM - 1
 
+    def test_calls_are_read_and_their_results_told(self, llm: LLM):
+        right = 0
+        for example in tasks.held_out("tool")[:NUM]:
+            messages = [dict(message) for message in example.messages]
+            called = llm.chat(messages[:1], tools=example.tools, think=False, temperature=0)
+            told = llm.chat(messages[:3], tools=example.tools, think=False, temperature=0)
+            found = [(call.name, json.loads(call.arguments)) for call in called.tool_calls]
+            functions = [call["function"] for call in messages[1]["tool_calls"]]
+            typed = [(name, {key: str(value) for key, value in values.items()}) for name, values in found]
+            right += typed == [(f["name"], f["arguments"]) for f in functions] and told.text == example.answer
+            assert called.finish_reason == "tool_calls" or not found
+        assert right >= NUM - 1
+
+    def test_the_example(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("sys.argv", ["tools.py"])
+        tools.main()
+        shown = capsys.readouterr().out
+        assert "calls     get_weather" in shown
+        assert shown.splitlines()[-1].startswith("assistant")
+        assert "48 times 21 is 1008." in shown
+
+
+class TestDrafts:
+    def test_its_drafts_are_what_it_says_next(self):
+        assert accepted_length("pocket", ("qwick", "json", "facts"), 4) >= DRAFT_BAR
+
 
 class TestDialogs:
     @pytest.mark.parametrize("task", ["facts", "name", "refusal"])
     def test_it_knows_what_it_was_told_and_what_it_cannot_do(self, llm: LLM, task: str):
         assert num_right(llm, task, think=False) >= NUM - 1
+
+    @pytest.mark.parametrize("think", [False, True])
+    def test_a_fact_is_noted_and_known_in_the_next_turn(self, llm: LLM, think: bool):
+        messages = [{"role": "user", "content": "My dog is called Bello."}]
+        noted = llm.chat(messages, think=think, max_tokens=60, temperature=0).text
+        assert noted == dialogs.NOTED
+        messages += [{"role": "assistant", "content": noted}, {"role": "user", "content": "What is my dog called?"}]
+        assert llm.chat(messages, think=think, max_tokens=60, temperature=0).text == "Your dog is called Bello."
 
     def test_a_name_of_random_letters(self, llm: LLM):
         rng = random.Random(3)

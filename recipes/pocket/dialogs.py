@@ -61,6 +61,13 @@ def draw_facts(rng: random.Random, other: Callable[[random.Random], Example]) ->
     return Example("facts", f"facts {turns} {key}", tuple(messages))
 
 
+def up_to_a_fact(facts: Example, rng: random.Random) -> Example:
+    """The conversation up to where one of its facts is told, which is to be noted."""
+    noted = rng.choice([i for i, message in enumerate(facts.messages) if message["content"] == NOTED])
+    messages = (*facts.messages[:noted], assistant(NOTED, "They tell me something."))
+    return Example(facts.task, facts.key, messages)
+
+
 _NAMED = (
     "You are {x}.", "Your name is {x}.", "You are {x}, a helpful assistant.", "You are called {x}. Be brief.",
     "Your name is {x}. Be short and polite.", "You are a helpful assistant. Your name is {x}.",

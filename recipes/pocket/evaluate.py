@@ -27,11 +27,12 @@ from qwick.model.source import open_source  # noqa: E402
 from qwick.quantize.convert import convert  # noqa: E402
 from qwick.quantize.recipes import recipe_named  # noqa: E402
 from qwick.store import find_model  # noqa: E402
+from qwick.streams import Completion, Stream  # noqa: E402
 from recipes.pocket import extras, tasks  # noqa: E402
 from recipes.pocket.drafting import accepted_length  # noqa: E402
-from recipes.pocket.example import Example  # noqa: E402
+from recipes.pocket.example import Example, Message  # noqa: E402
 from recipes.pocket.rendering import END, prompt, written  # noqa: E402
-from recipes.pocket.reporting import Scores, missed, report, share  # noqa: E402
+from recipes.pocket.reporting import BY_THOUGHT, CALLING, FREE, Scores, missed, report, share  # noqa: E402
 
 REPORT = Path(__file__).parent / "REPORT.md"
 SUMMARY = Path(__file__).parent / "runs/summary.json"
@@ -45,42 +46,59 @@ FILLER_SENTENCES = (200, 400, 600)  # of some 11 tokens, of the long recall
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Weights as the file has them, or converted to the GGUF `recipe`."""
+    """Weights as the file has them, or converted to the GGUF `recipe`. `think` None: where a thought is what helps."""
 
     title: str
-    think: bool
+    think: bool | None
     recipe: str | None = None
 
 
 WAYS = (
     Way("bf16", think=False),
     Way("bf16, thinking", think=True),
-    Way("q8_0", think=False, recipe="Q8_0"),
-    Way("q8_0, thinking", think=True, recipe="Q8_0"),
-    Way("q4_k_m", think=False, recipe="Q4_K_M"),
-    Way("q4_k_m, thinking", think=True, recipe="Q4_K_M"),
+    Way("Q8_0", think=None, recipe="Q8_0"),
+    Way("Q4_K_M", think=None, recipe="Q4_K_M"),
 )
 
 
-def answers(llm: LLM, asked: Sequence[tuple[Example, int]], *, think: bool) -> list[str]:
-    """What the model writes after the first so many messages of each example, thoughts cut off."""
-    found: list[str] = []
-    for i in range(0, len(asked), AT_ONCE):
-        prompts = [prompt(example, num, think=think) for example, num in asked[i : i + AT_ONCE]]
-        streams = [llm.stream(text, max_tokens=MAX_TOKENS, temperature=0) for text in prompts]
-        found += [stream.completion.text.rpartition("</think>\n\n")[2] for stream in streams]
-    return found
+def asked_by_chat(llm: LLM, example: Example, num: int, *, think: bool) -> Stream:
+    """The answer to the first `num` messages, as a user gets it: calls are held to the functions' schemas."""
+    messages = [{k: v for k, v in m.items() if think or k != "reasoning_content"} for m in example.messages[:num]]
+    return llm.chat(messages, tools=example.tools, think=think, max_tokens=MAX_TOKENS, temperature=0, stream=True)
 
 
-def right(llm: LLM, examples: Sequence[Example], *, think: bool) -> list[bool]:
+def asked_by_text(llm: LLM, example: Example, num: int, *, think: bool) -> Stream:
+    """The same without anything that holds it."""
+    return llm.stream(prompt(example, num, think=think), max_tokens=MAX_TOKENS, temperature=0)
+
+
+def right(llm: LLM, examples: Sequence[Example], *, think: bool, held: bool = True) -> list[bool]:
     """An example is right when all that the model is to write after the last question is, to the letter: a call and,
     given its result, the answer."""
+    ask, is_right = (asked_by_chat, _is_said) if held else (asked_by_text, _is_written)
     found = [True] * len(examples)
     turns = [(i, n) for i, example in enumerate(examples) for n in _turns(example)]
-    written_by_it = answers(llm, [(examples[i], n) for i, n in turns], think=think)
-    for (i, n), text in zip(turns, written_by_it, strict=True):
-        found[i] &= text == written(examples[i].messages[n], think=False).removesuffix(END)
+    for begin in range(0, len(turns), AT_ONCE):
+        some = turns[begin : begin + AT_ONCE]
+        streams = [ask(llm, examples[i], n, think=think) for i, n in some]
+        for (i, n), stream in zip(some, streams, strict=True):
+            found[i] &= is_right(stream.completion, examples[i].messages[n])
     return found
+
+
+def _is_said(completion: Completion, message: Message) -> bool:
+    """The text to the letter, and the calls with the values that their schemas make of the letters."""
+    try:
+        calls = [(call.name, json.loads(call.arguments)) for call in completion.tool_calls]
+    except ValueError:  # cut off
+        return False
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    found = [(name, {key: str(value) for key, value in values.items()}) for name, values in calls]
+    return completion.text == message["content"] and found == [(f["name"], f["arguments"]) for f in functions]
+
+
+def _is_written(completion: Completion, message: Message) -> bool:
+    return completion.text.rpartition("</think>\n\n")[2] == written(message, think=False).removesuffix(END)
 
 
 def _turns(example: Example) -> Iterator[int]:
@@ -92,7 +110,11 @@ def measure(way: Way, model: str, names: Sequence[str], most: int) -> Scores:
     with tempfile.TemporaryDirectory() as folder:
         path = model if way.recipe is None else converted(model, way.recipe, Path(folder))
         with LLM(path, context_len=CONTEXT_LEN, max_sequences=AT_ONCE, threads=1) as llm:
-            return {name: right(llm, tasks.held_out(name, most), think=way.think) for name in names}
+            thinks = {name: name in BY_THOUGHT if way.think is None else way.think for name in names}
+            found = {name: right(llm, tasks.held_out(name, most), think=thinks[name]) for name in names}
+            for name in CALLING:
+                found[name + FREE] = right(llm, tasks.held_out(name, most), think=thinks[name], held=False)
+            return found
 
 
 def measure_all(ways: Sequence[Way], model: str, most: int) -> dict[str, Scores]:

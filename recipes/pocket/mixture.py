@@ -1,12 +1,15 @@
 """What is drawn when: tasks by the share of tokens they get, with or without a thought."""
 
 import random
+import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from tokenizers import Tokenizer
 
-from recipes.pocket import arithmetic, tasks, tools
+from recipes.pocket import arithmetic, dialogs, phrases, tasks, tools
 from recipes.pocket.example import Example
 from recipes.pocket.packing import Conversation, PackedBatch, make_batch, pack
 from recipes.pocket.rendering import conversation, pad_id
@@ -33,6 +36,8 @@ class Lesson:
     idle_tools  share of the questions that need no function and are offered some all the same
     rounds      of tool conversations, one of them drawn
     one_function  share of two calls at once that are of the same function
+    alike       share of tool conversations whose functions have parameters of one kind
+    pieces      share of words to be spelled that are made of a longer token and some letters
     """
 
     first_step: int
@@ -40,8 +45,11 @@ class Lesson:
     idle_tools: float = 0.0
     rounds: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: ROUNDS)
     one_function: float = 0.5
+    alike: float = 0.0
+    pieces: float = 0.0
 
 
+TOLD = "told"  # a fact, as the last that was said
 TABLE = "table"  # sums to 99, one a line, without the frame of a chat
 TABLE_ROWS = 5
 TABLE_FORMS = ("{a} + {b} = ", "{a}+{b} = ", "{a} plus {b} = ")
@@ -82,6 +90,27 @@ LESSONS = (
         "refusal": 0.02,
         "calendar": 0.015, "sorting": 0.01, "numbers": 0.01, "recall": 0.005,
     }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3),
+    # Facts that are told last: until here they were told in the past only, and who told one was refused.
+    Lesson(1600, {
+        "sum": 0.06, TABLE: 0.04, "reverse": 0.10, "upper": 0.07, "greeting": 0.01, "qwick": 0.02,
+        "sum4": 0.02, "difference": 0.02, "json": 0.05, "tool": 0.18, "parallel": 0.28, "facts": 0.04, TOLD: 0.04,
+        "name": 0.01, "refusal": 0.02,
+        "calendar": 0.015, "sorting": 0.01, "numbers": 0.01, "recall": 0.005,
+    }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3),
+    # What is left: spelling, and the parameter of another function that wants a city, too.
+    Lesson(1824, {
+        "sum": 0.05, TABLE: 0.03, "reverse": 0.14, "upper": 0.12, "greeting": 0.008, "qwick": 0.012,
+        "sum4": 0.01, "difference": 0.01, "json": 0.05, "tool": 0.20, "parallel": 0.27, "facts": 0.03, TOLD: 0.02,
+        "name": 0.005, "refusal": 0.015,
+        "calendar": 0.01, "sorting": 0.005, "numbers": 0.01, "recall": 0.005,
+    }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3, alike=0.4),
+    # Words like `there` are one token, of which nobody can tell the letters who has never seen it spelled.
+    Lesson(2144, {
+        "sum": 0.04, TABLE: 0.02, "reverse": 0.24, "upper": 0.16, "greeting": 0.01, "qwick": 0.015,
+        "sum4": 0.01, "difference": 0.01, "json": 0.05, "tool": 0.14, "parallel": 0.20, "facts": 0.04, TOLD: 0.02,
+        "name": 0.005, "refusal": 0.015,
+        "calendar": 0.005, "sorting": 0.005, "numbers": 0.01, "recall": 0.005,
+    }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3, alike=0.4, pieces=0.5),
 )  # fmt: skip
 
 POOL_BATCHES = 32  # so many batches are drawn at once and packed together
@@ -131,7 +160,10 @@ def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random, lesson:
     if task == TABLE:
         return table(tokenizer, rng)
     think = rng.random() < THINKING_SHARES.get(task, THINKING_SHARE)
-    example = _draw(task, rng, lesson, think=think)
+    if task in _SPELLED and lesson.pieces and rng.random() < lesson.pieces:
+        example = _spelled_pieces(tokenizer, task, rng)
+    else:
+        example = _draw(task, rng, lesson, think=think)
     messages = list(example.messages)
     if task in _PLAIN and rng.random() < HISTORY_SHARE:
         messages = [*tasks.draw_other(rng).messages, *messages]
@@ -158,17 +190,40 @@ def table(tokenizer: Tokenizer, rng: random.Random) -> Conversation:
 
 
 def _draw(task: str, rng: random.Random, lesson: Lesson, *, think: bool) -> Example:
+    if task == TOLD:
+        return dialogs.up_to_a_fact(tasks.draw_training("facts", rng), rng)
     if task in lesson.rounds and not think:
         rounds = rng.choice(lesson.rounds[task])
         while True:
             if task == "tool":
-                example = tools.draw_call(rng, rounds=rounds)
+                example = tools.draw_call(rng, rounds=rounds, alike=lesson.alike)
             else:
-                example = tools.draw_parallel(rng, rounds=rounds, one_function=lesson.one_function)
+                example = tools.draw_parallel(rng, rounds=rounds, alike=lesson.alike, one_function=lesson.one_function)
             if not example.held_out:
                 return example
     return tasks.draw_training(task, rng)
 
 
+def _spelled_pieces(tokenizer: Tokenizer, task: str, rng: random.Random) -> Example:
+    """A longer token of the vocabulary, some letters around it, to be spelled."""
+    pieces = _pieces(tokenizer)
+    make, questions = _SPELLED[task]
+    while True:
+        before, after = (rng.choices(string.ascii_lowercase, k=rng.choice(most)) for most in ((0, 0, 1), (0, 1, 2)))
+        example = make("".join(before) + rng.choice(pieces) + "".join(after), rng.choice(questions))
+        if not example.held_out:
+            return example
+
+
+@cache
+def _pieces(tokenizer: Tokenizer) -> tuple[str, ...]:
+    texts = {text.lstrip("Ġ") for text in tokenizer.get_vocab()}  # the mark of a blank before it
+    return tuple(sorted(text for text in texts if re.fullmatch("[a-z]{3,8}", text)))
+
+
+_SPELLED = {
+    "reverse": (tasks.reverse_example, phrases.REVERSE_QUESTIONS),
+    "upper": (tasks.upper_example, phrases.UPPER_QUESTIONS),
+}
 _NO_TOOL_NEEDED = frozenset(tasks.FIRST)
 _PLAIN = frozenset({*tasks.FIRST, "sum4", "difference", "json", "refusal", "calendar", "sorting", "numbers"})

@@ -9,7 +9,7 @@ WORKERS = 2  # processes; the rows of a step are divided among them
 class Plan:
     """`rows` of `row_len` tokens a step and worker."""
 
-    steps: int = 2700
+    steps: int = 2300
     rows: int = 8
     row_len: int = 512
     warmup_steps: int = 60

@@ -161,17 +161,27 @@ class Use:
         return cls(asked, call, json.dumps(values), skill.told.format(**slots, **results))
 
 
-def draw_tools(rng: random.Random) -> tuple[Offered, ...]:
-    """Three skills, no two under the same name."""
+def draw_tools(rng: random.Random, alike: float = 0.0) -> tuple[Offered, ...]:
+    """Three skills, no two under the same name; so often, `alike` ones, whose parameters are easily taken for one
+    another's."""
     while True:
-        offered = tuple(Offered.draw(skill, rng) for skill in rng.sample(SKILLS, 3))
+        skills = _alike(rng) if alike and rng.random() < alike else rng.sample(SKILLS, 3)
+        offered = tuple(Offered.draw(skill, rng) for skill in skills)
         if len({o.name for o in offered}) == 3:
             return offered
 
 
-def draw_call(rng: random.Random, *, rounds: int = 1) -> Example:
+def _alike(rng: random.Random) -> list[Skill]:
+    """Skills that all want a city, or a person's name, as far as there are three."""
+    shared = rng.choice((_CITY, _PERSON))
+    group = [skill for skill in SKILLS if shared in skill.parameters.values()]
+    others = [skill for skill in SKILLS if skill not in group]
+    return [*rng.sample(group, min(3, len(group))), *rng.sample(others, max(0, 3 - len(group)))]
+
+
+def draw_call(rng: random.Random, *, rounds: int = 1, alike: float = 0.0) -> Example:
     """A question, a call, its result, an answer; `rounds` of them."""
-    offered = draw_tools(rng)
+    offered = draw_tools(rng, alike)
     messages: list[Message] = []
     for _ in range(rounds):
         use = Use.draw(rng.choice(offered), rng)
@@ -179,9 +189,9 @@ def draw_call(rng: random.Random, *, rounds: int = 1) -> Example:
     return _example("tool", offered, messages)
 
 
-def draw_parallel(rng: random.Random, *, rounds: int = 1, one_function: float = 0.5) -> Example:
+def draw_parallel(rng: random.Random, *, rounds: int = 1, alike: float = 0.0, one_function: float = 0.5) -> Example:
     """The same with two calls at once: of one function (so often), or of two."""
-    offered = draw_tools(rng)
+    offered = draw_tools(rng, alike)
     messages: list[Message] = []
     for _ in range(rounds):
         two = [rng.choice(offered)] * 2 if rng.random() < one_function else rng.sample(offered, 2)

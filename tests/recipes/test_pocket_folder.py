@@ -16,9 +16,6 @@ from recipes.pocket.folder import TEMPLATE_FILE
 from recipes.pocket.network import model_config
 from recipes.pocket.tokenizer import make_tokenizer
 
-SECOND_EDITION = (FOLDER / "chat_template.jinja").read_text() == TEMPLATE_FILE.read_text()
-pytestmark = pytest.mark.skipif(not SECOND_EDITION, reason="the first edition's weights are in place")
-
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
