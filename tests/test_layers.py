@@ -44,7 +44,7 @@ def test_only_native_ops_import_the_kernels() -> None:
 
 
 def test_torch_is_imported_by_its_ops_and_by_the_check_against_transformers_only() -> None:
-    assert importers("torch") <= {"ops/torch.py", "verify/parity.py"}
+    assert importers("torch") <= {"ops/torch.py", "ops/delta_chunks.py", "verify/parity.py"}
     assert importers("transformers") <= {"verify/parity.py"}
 
 

@@ -15,8 +15,8 @@ mutation = Mutations()
 
 def _wrap_inputs(patch: Patch, turn) -> None:
     """`turn` changes (q, k, v, log g, beta) of the delta rule."""
-    original = ops_module._delta_inputs
-    patch.setattr(ops_module, "_delta_inputs", lambda *args: turn(*original(*args)))
+    original = ops_module.delta_inputs
+    patch.setattr(ops_module, "delta_inputs", lambda *args: turn(*original(*args)))
 
 
 @mutation
@@ -48,7 +48,7 @@ def _grouped(x):
 
 @mutation
 def drop_the_l2_norm(patch):
-    original = ops_module._delta_inputs
+    original = ops_module.delta_inputs
 
     def unnormalised(qkv, a, b, decay, dt_bias, heads):
         _, _, v, log_g, beta = original(qkv, a, b, decay, dt_bias, heads)
@@ -57,7 +57,7 @@ def drop_the_l2_norm(patch):
         q, k = (x.unflatten(-1, (heads.num_k, -1))[:, :, tiled] for x in (qkv[..., :size], qkv[..., size : 2 * size]))
         return q * heads.k_dim**-0.5, k, v, log_g, beta
 
-    patch.setattr(ops_module, "_delta_inputs", unnormalised)
+    patch.setattr(ops_module, "delta_inputs", unnormalised)
 
 
 @mutation

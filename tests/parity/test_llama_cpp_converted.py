@@ -106,4 +106,4 @@ def test_the_embedded_model_answers_alike_in_both(library: Library, tmp_path: Pa
         num_accepted += int((theirs.num_accepted[:steps] > 0).sum())
         num_steps += steps
     assert num_same >= (num_steps if recipe == "BF16" else 0.9 * num_steps)
-    assert num_accepted > 0.9 * num_steps  # a block that guesses nothing would agree, too
+    assert num_accepted > 0.8 * num_steps  # a block that guesses nothing would agree, too

@@ -28,10 +28,12 @@ def test_text_survives(text: str):
 
 
 def test_words_to_be_spelled_fall_apart(tokenizer: Tokenizer):
-    """Hardly any is one token, so nothing but its letters can be learned; words in capitals are letters alone."""
+    """Hardly any is one token, so nothing but its letters can be learned; words in capitals are letters, but for what
+    the official frame's <IMPORTANT> begins with."""
     words = entities.english_words()
     assert sum(len(tokenizer.encode(f" {word}").ids) == 1 for word in words) < 0.06 * len(words)
-    assert all(len(tokenizer.encode(word.upper()).ids) == len(word) for word in words)
+    capitals = {token for word in words for token in tokenizer.encode(word.upper()).tokens}
+    assert {token for token in capitals if len(token) > 1} <= {"IM", "IMP", "IMPO"}
     pieces = [len(tokenizer.encode(f"{word[::-1]}").ids) / len(word) for word in words]
     assert sum(pieces) / len(pieces) > 0.8
 
