@@ -69,18 +69,10 @@ class TestTools:
     def test_it_calls_and_tells_the_results(self, llm: LLM, task: str):
         assert num_right(llm, task, think=False) >= NUM - 1
 
-    def test_calls_are_read_and_their_results_told(self, llm: LLM):
-        right = 0
+    def test_an_answer_that_calls_ends_so(self, llm: LLM):
         for example in tasks.held_out("tool")[:NUM]:
-            messages = [dict(message) for message in example.messages]
-            called = llm.chat(messages[:1], tools=example.tools, think=False, temperature=0)
-            told = llm.chat(messages[:3], tools=example.tools, think=False, temperature=0)
-            found = [(call.name, json.loads(call.arguments)) for call in called.tool_calls]
-            functions = [call["function"] for call in messages[1]["tool_calls"]]
-            typed = [(name, {key: str(value) for key, value in values.items()}) for name, values in found]
-            right += typed == [(f["name"], f["arguments"]) for f in functions] and told.text == example.answer
-            assert called.finish_reason == "tool_calls" or not found
-        assert right >= NUM - 1
+            called = llm.chat(example.messages[:1], tools=example.tools, think=False, temperature=0)
+            assert called.finish_reason == "tool_calls" or not called.tool_calls
 
     def test_the_example(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr("sys.argv", ["tools.py"])

@@ -106,12 +106,12 @@ def _turns(example: Example) -> Iterator[int]:
     return (i for i, m in enumerate(example.messages) if m["role"] == "assistant" and i > last_question)
 
 
-def measure(way: Way, model: str, names: Sequence[str], most: int) -> Scores:
+def measure(way: Way, model: str, most: int) -> Scores:
     with tempfile.TemporaryDirectory() as folder:
         path = model if way.recipe is None else converted(model, way.recipe, Path(folder))
         with LLM(path, context_len=CONTEXT_LEN, max_sequences=AT_ONCE, threads=1) as llm:
-            thinks = {name: name in BY_THOUGHT if way.think is None else way.think for name in names}
-            found = {name: right(llm, tasks.held_out(name, most), think=thinks[name]) for name in names}
+            thinks = {name: name in BY_THOUGHT if way.think is None else way.think for name in tasks.TASKS}
+            found = {name: right(llm, tasks.held_out(name, most), think=thinks[name]) for name in tasks.TASKS}
             for name in CALLING:
                 found[name + FREE] = right(llm, tasks.held_out(name, most), think=thinks[name], held=False)
             return found
@@ -121,7 +121,7 @@ def measure_all(ways: Sequence[Way], model: str, most: int) -> dict[str, Scores]
     """As many at once as there are processors, of one thread each: which is which does not change an answer."""
     results: dict[str, Scores] = {}
     with ProcessPoolExecutor(min(len(ways), os.cpu_count() or 1), get_context("spawn")) as pool:
-        all_scores = pool.map(measure, ways, repeat(model), repeat(tuple(tasks.TASKS)), repeat(most))
+        all_scores = pool.map(measure, ways, repeat(model), repeat(most))
         for way, scores in zip(ways, all_scores, strict=True):
             results[way.title] = scores
             told = ", ".join(f"{name} {share(found):.0%}" for name, found in scores.items())

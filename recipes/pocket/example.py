@@ -1,7 +1,7 @@
 """What one training or held-out conversation is, and which are held out."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,13 @@ class Example:
     @property
     def answer(self) -> str:
         return str(self.messages[-1]["content"])
+
+
+def taught(draw: Callable[[], Example]) -> Example:
+    """The first one drawn that is not held out."""
+    while (example := draw()).held_out:
+        pass
+    return example
 
 
 def is_held_out(key: str) -> bool:

@@ -10,7 +10,7 @@ from functools import cache
 from tokenizers import Tokenizer
 
 from recipes.pocket import arithmetic, dialogs, phrases, tasks, tools
-from recipes.pocket.example import Example
+from recipes.pocket.example import Example, taught
 from recipes.pocket.packing import Conversation, PackedBatch, make_batch, pack
 from recipes.pocket.rendering import conversation, pad_id
 
@@ -194,13 +194,10 @@ def _draw(task: str, rng: random.Random, lesson: Lesson, *, think: bool) -> Exam
         return dialogs.up_to_a_fact(tasks.draw_training("facts", rng), rng)
     if task in lesson.rounds and not think:
         rounds = rng.choice(lesson.rounds[task])
-        while True:
-            if task == "tool":
-                example = tools.draw_call(rng, rounds=rounds, alike=lesson.alike)
-            else:
-                example = tools.draw_parallel(rng, rounds=rounds, alike=lesson.alike, one_function=lesson.one_function)
-            if not example.held_out:
-                return example
+        if task == "tool":
+            return taught(lambda: tools.draw_call(rng, rounds=rounds, alike=lesson.alike))
+        one_function = lesson.one_function
+        return taught(lambda: tools.draw_parallel(rng, rounds=rounds, alike=lesson.alike, one_function=one_function))
     return tasks.draw_training(task, rng)
 
 
@@ -208,11 +205,14 @@ def _spelled_pieces(tokenizer: Tokenizer, task: str, rng: random.Random) -> Exam
     """A longer token of the vocabulary, some letters around it, to be spelled."""
     pieces = _pieces(tokenizer)
     make, questions = _SPELLED[task]
-    while True:
-        before, after = (rng.choices(string.ascii_lowercase, k=rng.choice(most)) for most in ((0, 0, 1), (0, 1, 2)))
-        example = make("".join(before) + rng.choice(pieces) + "".join(after), rng.choice(questions))
-        if not example.held_out:
-            return example
+
+    def draw() -> Example:
+        before, after = (
+            "".join(rng.choices(string.ascii_lowercase, k=rng.choice(ks))) for ks in ((0, 0, 1), (0, 1, 2))
+        )
+        return make(before + rng.choice(pieces) + after, rng.choice(questions))
+
+    return taught(draw)
 
 
 @cache

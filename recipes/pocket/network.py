@@ -60,8 +60,6 @@ TEXT_CONFIG: dict[str, Any] = {
     "dtype": "bfloat16",
 }
 
-MTP_LOSS_WEIGHT = 0.3
-
 
 def model_config(text_config: Mapping[str, Any] = TEXT_CONFIG) -> ModelConfig:
     return parse_config({"model_type": "qwen3_5", "text_config": text_config, "tie_word_embeddings": True})

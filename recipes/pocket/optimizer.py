@@ -1,8 +1,5 @@
-"""Muon, for the matrices: it needs fewer steps than AdamW for the same loss, which is what a CPU needs."""
+"""What Muon does to a matrix's momentum; `shared.update` takes the steps."""
 
-from collections.abc import Iterable
-
-import torch
 from torch import Tensor
 
 MOMENTUM = 0.95
@@ -20,23 +17,3 @@ def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.T if tall else x
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised; times 0.2 sqrt(larger side), so that a step is as large as one of AdamW."""
-
-    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        super().__init__(params, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                momentum = state.setdefault("momentum", torch.zeros_like(p))
-                momentum.lerp_(p.grad, 1 - MOMENTUM)
-                update = orthogonalised(p.grad.lerp(momentum, MOMENTUM))
-                p.mul_(1 - group["lr"] * WEIGHT_DECAY)
-                p.add_(update, alpha=-group["lr"] * 0.2 * max(p.shape) ** 0.5)

@@ -6,7 +6,7 @@ from functools import cache
 
 from recipes.pocket import arithmetic, dialogs, extras, phrases, records, tools
 from recipes.pocket.entities import word
-from recipes.pocket.example import Example, exchange
+from recipes.pocket.example import Example, exchange, taught
 
 Draw = Callable[[random.Random], Example]
 
@@ -50,9 +50,7 @@ def qwick_examples() -> tuple[Example, ...]:
 def draw_other(rng: random.Random) -> Example:
     """A short question of any kind, to stand between others; never a held-out one."""
     draw = rng.choice(_SHORT)
-    while (example := draw(rng)).held_out:
-        pass
-    return example
+    return taught(lambda: draw(rng))
 
 
 # The first edition's five; then what the second must do; then what is reported as reached.
@@ -85,9 +83,7 @@ _SHORT = (FIRST["sum"], FIRST["greeting"], FIRST["qwick"], FIRST["reverse"], MUS
 
 def draw_training(task: str, rng: random.Random) -> Example:
     """A random example of one task that is not held out."""
-    while (example := TASKS[task](rng)).held_out:
-        pass
-    return example
+    return taught(lambda: TASKS[task](rng))
 
 
 @cache

@@ -24,7 +24,8 @@ from tests.parity.network import Piece, Runner
 
 Convert = Callable[[str], Path]
 IDS = np.random.default_rng(4).integers(0, 256, 40)
-QUESTIONS = ("What is 17 + 25?", "Reverse the word lantern.", "Who are you?", "Write hello in capital letters.")
+QUESTIONS = ("What is 17 + 25?", "Reverse the word lantern.", "Who are you?", "Write hello in capital letters.",
+             "My dog is called Bello.", "Who won the world cup in 1990?")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -106,4 +107,4 @@ def test_the_embedded_model_answers_alike_in_both(library: Library, tmp_path: Pa
         num_accepted += int((theirs.num_accepted[:steps] > 0).sum())
         num_steps += steps
     assert num_same >= (num_steps if recipe == "BF16" else 0.9 * num_steps)
-    assert num_accepted > 0.8 * num_steps  # a block that guesses nothing would agree, too
+    assert num_accepted > 0.9 * num_steps  # a block that guesses nothing would agree, too
