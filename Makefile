@@ -68,7 +68,7 @@ emulate: $(STAMPS)/dev ## the AVX-512, VNNI and AMX tests on a CPU without them:
 ci: ## what continuous integration runs
 	.ci/run
 
-pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew and measure it (recipes/pocket, five CPU hours)
+pocket: $(STAMPS)/build $(STAMPS)/dev ## train the embedded model anew and measure it (recipes/pocket, three to five CPU hours)
 	$(BIN)/python recipes/pocket/train.py
 	$(BIN)/python recipes/pocket/evaluate.py
 

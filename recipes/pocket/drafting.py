@@ -13,31 +13,30 @@ from qwick.model.source import open_source
 from qwick.ops.contract import Batch, Role, Run
 from qwick.ops.torch import TorchBackend, TorchOps, TorchStep
 from qwick.store import find_model
-from recipes.pocket import tasks
+from recipes.pocket.example import Example
 from recipes.pocket.packing import Conversation
 from recipes.pocket.rendering import conversation
 
 
-def accepted_length(model: str, names: Sequence[str], num: int) -> float:
+def accepted_length(model: str, examples: Sequence[Example]) -> float:
     """Mean tokens a step with one draft: one, and one more where the draft is what the trunk says next.
 
-    Over the right answers to `num` held-out inputs of each task, half of them with a thought: where the trunk is right,
-    these are what it writes.
+    Over the right answers to the examples, every second with a thought: where the trunk is right, these are what it
+    writes.
     """
     found = find_model(model)
     with open_source(found) as source:
         network: Qwen3_5[torch.Tensor] = load_network(source, TorchBackend())
     tokenizer = Tokenizer.from_file(str(found / "tokenizer.json"))
     tokens = steps = 0
-    for name in names:
-        for i, example in enumerate(tasks.held_out(name, num)):
-            asked = conversation(tokenizer, example, think=i % 2 == 1, learn_history=False)
-            accepted = _drafts(network, asked)
-            place = 0
-            while place < len(accepted):
-                place += 1 + int(accepted[place])
-                steps += 1
-            tokens += len(accepted)
+    for i, example in enumerate(examples):
+        asked = conversation(tokenizer, example, think=i % 2 == 1, learn_history=False)
+        accepted = _drafts(network, asked)
+        place = 0
+        while place < len(accepted):
+            place += 1 + int(accepted[place])
+            steps += 1
+        tokens += len(accepted)
     return tokens / steps
 
 

@@ -35,6 +35,7 @@ from recipes.pocket.rendering import END, prompt, written  # noqa: E402
 from recipes.pocket.reporting import BY_THOUGHT, CALLING, FREE, Scores, missed, report, share  # noqa: E402
 
 REPORT = Path(__file__).parent / "REPORT.md"
+SEED = "report"  # of the inputs: not the ones that training checks and that tasks are mended by
 SUMMARY = Path(__file__).parent / "runs/summary.json"
 AT_ONCE = 16  # answers generated together
 MAX_TOKENS = 400
@@ -111,9 +112,10 @@ def measure(way: Way, model: str, most: int) -> Scores:
         path = model if way.recipe is None else converted(model, way.recipe, Path(folder))
         with LLM(path, context_len=CONTEXT_LEN, max_sequences=AT_ONCE, threads=1) as llm:
             thinks = {name: name in BY_THOUGHT if way.think is None else way.think for name in tasks.TASKS}
-            found = {name: right(llm, tasks.held_out(name, most), think=thinks[name]) for name in tasks.TASKS}
+            examples = {name: tasks.held_out(name, most, SEED) for name in tasks.TASKS}
+            found = {name: right(llm, examples[name], think=thinks[name]) for name in tasks.TASKS}
             for name in CALLING:
-                found[name + FREE] = right(llm, tasks.held_out(name, most), think=thinks[name], held=False)
+                found[name + FREE] = right(llm, examples[name], think=thinks[name], held=False)
             return found
 
 
@@ -171,7 +173,8 @@ def main() -> None:
     given = parser.parse_args()
     begin = time.perf_counter()
     results = measure_all(WAYS[: max(2, given.ways)], given.model, given.most)
-    accepted = accepted_length(given.model, (*tasks.FIRST, *tasks.MUST), min(given.most, NUM_DRAFTED))
+    drafted = [x for name in (*tasks.FIRST, *tasks.MUST) for x in tasks.held_out(name, given.most, SEED)[:NUM_DRAFTED]]
+    accepted = accepted_length(given.model, drafted)
     long = {} if given.no_long else long_recall(given.model, min(given.most, NUM_LONG))
     text = report(results, accepted, long, trained_line(), time.perf_counter() - begin)
     given.report.write_text(text)

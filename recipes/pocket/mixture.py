@@ -4,7 +4,7 @@ import random
 import re
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 from tokenizers import Tokenizer
@@ -24,93 +24,51 @@ SYSTEM_SHARE = 0.08
 HISTORY_SHARE = 0.06
 THINKING_SHARE = 0.12
 THINKING_SHARES = {"sum4": 0.9, "difference": 0.9, "sum": 0.15, "recall": 0.0}
-# Rounds of a tool conversation when none is thought: the functions need be read only once.
-ROUNDS: Mapping[str, tuple[int, ...]] = {"tool": (1, 2, 2), "parallel": (1, 2, 2)}
+IDLE_TOOLS_SHARE = 0.02  # of the questions that need no function: they are offered some all the same
+# Rounds of a tool conversation when none is thought: the functions need be read only once. Two rounds of two calls
+# are longer than a row.
+ROUNDS: Mapping[str, tuple[int, ...]] = {"tool": (1, 2, 2, 3), "parallel": (1,)}
+ONE_FUNCTION_SHARE = 0.3  # of two calls at once
+ALIKE_SHARE = 0.3  # of the tool conversations: their functions have parameters of one kind
+# Of the words to be spelled, those made of a longer token and some letters: nobody can tell the letters of a token
+# who has never seen it spelled.
+PIECES_SHARE = 0.4
+
+TOLD = "told"  # a fact, as the last that was said
+TABLE = "table"  # sums to 99, one a line, without the frame of a chat: three for the price of one asked in a chat
+TABLE_ROWS = 5
+TABLE_FORMS = ("{a} + {b} = ", "{a}+{b} = ", "{a} plus {b} = ")
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What is taught from `first_step` on.
-
-    shares      of tokens, by task
-    idle_tools  share of the questions that need no function and are offered some all the same
-    rounds      of tool conversations, one of them drawn
-    one_function  share of two calls at once that are of the same function
-    alike       share of tool conversations whose functions have parameters of one kind
-    pieces      share of words to be spelled that are made of a longer token and some letters
-    """
+    """`shares` of tokens, by task, from `first_step` on."""
 
     first_step: int
     shares: Mapping[str, float]
-    idle_tools: float = 0.0
-    rounds: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: ROUNDS)
-    one_function: float = 0.5
-    alike: float = 0.0
-    pieces: float = 0.0
 
-
-TOLD = "told"  # a fact, as the last that was said
-TABLE = "table"  # sums to 99, one a line, without the frame of a chat
-TABLE_ROWS = 5
-TABLE_FORMS = ("{a} + {b} = ", "{a}+{b} = ", "{a} plus {b} = ")
 
 LESSONS = (
     Lesson(0, {
-        "sum": 0.07, "reverse": 0.09, "upper": 0.05, "greeting": 0.02, "qwick": 0.03,
-        "sum4": 0.09, "difference": 0.08, "json": 0.11, "tool": 0.15, "parallel": 0.09, "facts": 0.08, "name": 0.02,
-        "refusal": 0.03,
-        "calendar": 0.02, "sorting": 0.02, "numbers": 0.04, "recall": 0.01,
+        "sum": 0.05, TABLE: 0.05, "reverse": 0.08, "upper": 0.05, "greeting": 0.015, "qwick": 0.03,
+        "sum4": 0.075, "difference": 0.075, "json": 0.11, "tool": 0.16, "parallel": 0.11, "facts": 0.07, TOLD: 0.02,
+        "name": 0.015, "refusal": 0.025,
+        "calendar": 0.015, "sorting": 0.015, "numbers": 0.025, "recall": 0.01,
     }),
-    # Sums in tables, which teach three for the price of one asked in a chat; more of what has long prompts.
-    Lesson(64, {
-        "sum": 0.05, TABLE: 0.04, "reverse": 0.08, "upper": 0.05, "greeting": 0.02, "qwick": 0.03,
-        "sum4": 0.07, "difference": 0.07, "json": 0.12, "tool": 0.17, "parallel": 0.10, "facts": 0.08, "name": 0.02,
-        "refusal": 0.03,
-        "calendar": 0.02, "sorting": 0.015, "numbers": 0.025, "recall": 0.01,
-    }, idle_tools=0.02),
-    # Sums with a thought are learned by now: their share goes to what is not, spelling, calls, and sums without one.
-    Lesson(704, {
-        "sum": 0.08, TABLE: 0.07, "reverse": 0.12, "upper": 0.05, "greeting": 0.015, "qwick": 0.025,
-        "sum4": 0.03, "difference": 0.03, "json": 0.11, "tool": 0.20, "parallel": 0.13, "facts": 0.06, "name": 0.01,
-        "refusal": 0.025,
-        "calendar": 0.02, "sorting": 0.01, "numbers": 0.01, "recall": 0.005,
-    }, idle_tools=0.02),
-    # What is left then: two calls at once.
-    Lesson(1088, {
-        "sum": 0.08, TABLE: 0.06, "reverse": 0.11, "upper": 0.05, "greeting": 0.015, "qwick": 0.025,
-        "sum4": 0.03, "difference": 0.03, "json": 0.08, "tool": 0.165, "parallel": 0.22, "facts": 0.05, "name": 0.01,
-        "refusal": 0.025,
-        "calendar": 0.02, "sorting": 0.01, "numbers": 0.015, "recall": 0.005,
-    }, idle_tools=0.02),
-    # Above all of two functions. Two rounds of these are longer than a row and were left out, so that what was taught
-    # were nearly always two calls of one.
-    Lesson(1376, {
-        "sum": 0.06, TABLE: 0.05, "reverse": 0.11, "upper": 0.07, "greeting": 0.01, "qwick": 0.02,
-        "sum4": 0.02, "difference": 0.02, "json": 0.05, "tool": 0.18, "parallel": 0.30, "facts": 0.04, "name": 0.01,
-        "refusal": 0.02,
-        "calendar": 0.015, "sorting": 0.01, "numbers": 0.01, "recall": 0.005,
-    }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3),
-    # Facts that are told last: until here they were told in the past only, and who told one was refused.
-    Lesson(1600, {
-        "sum": 0.06, TABLE: 0.04, "reverse": 0.10, "upper": 0.07, "greeting": 0.01, "qwick": 0.02,
-        "sum4": 0.02, "difference": 0.02, "json": 0.05, "tool": 0.18, "parallel": 0.28, "facts": 0.04, TOLD: 0.04,
-        "name": 0.01, "refusal": 0.02,
-        "calendar": 0.015, "sorting": 0.01, "numbers": 0.01, "recall": 0.005,
-    }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3),
-    # What is left: spelling, and the parameter of another function that wants a city, too.
-    Lesson(1824, {
-        "sum": 0.05, TABLE: 0.03, "reverse": 0.14, "upper": 0.12, "greeting": 0.008, "qwick": 0.012,
-        "sum4": 0.01, "difference": 0.01, "json": 0.05, "tool": 0.20, "parallel": 0.27, "facts": 0.03, TOLD: 0.02,
-        "name": 0.005, "refusal": 0.015,
+    # Sums with a thought are learned by now: their share goes to spelling and calls, two at once above all.
+    Lesson(640, {
+        "sum": 0.07, TABLE: 0.06, "reverse": 0.13, "upper": 0.07, "greeting": 0.012, "qwick": 0.023,
+        "sum4": 0.025, "difference": 0.03, "json": 0.07, "tool": 0.17, "parallel": 0.22, "facts": 0.045, TOLD: 0.02,
+        "name": 0.01, "refusal": 0.015,
         "calendar": 0.01, "sorting": 0.005, "numbers": 0.01, "recall": 0.005,
-    }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3, alike=0.4),
-    # Words like `there` are one token, of which nobody can tell the letters who has never seen it spelled.
-    Lesson(2144, {
-        "sum": 0.04, TABLE: 0.02, "reverse": 0.24, "upper": 0.16, "greeting": 0.01, "qwick": 0.015,
-        "sum4": 0.01, "difference": 0.01, "json": 0.05, "tool": 0.14, "parallel": 0.20, "facts": 0.04, TOLD: 0.02,
-        "name": 0.005, "refusal": 0.015,
-        "calendar": 0.005, "sorting": 0.005, "numbers": 0.01, "recall": 0.005,
-    }, idle_tools=0.02, rounds={"tool": (2, 2, 3), "parallel": (1,)}, one_function=0.3, alike=0.4, pieces=0.5),
+    }),
+    # Sums without a thought and most of spelling, too.
+    Lesson(1344, {
+        "sum": 0.05, TABLE: 0.03, "reverse": 0.12, "upper": 0.10, "greeting": 0.01, "qwick": 0.015,
+        "sum4": 0.015, "difference": 0.02, "json": 0.04, "tool": 0.19, "parallel": 0.31, "facts": 0.04, TOLD: 0.02,
+        "name": 0.01, "refusal": 0.01,
+        "calendar": 0.005, "sorting": 0.005, "numbers": 0.005, "recall": 0.005,
+    }),
 )  # fmt: skip
 
 POOL_BATCHES = 32  # so many batches are drawn at once and packed together
@@ -143,7 +101,7 @@ class Mixture:
         for task, share in lesson.shares.items():
             left = share * num_rows * self._row_len * 1.02  # the last rows packed are not full
             while left > 0:
-                found = conversation_of(self._tokenizer, task, rng, lesson)
+                found = conversation_of(self._tokenizer, task, rng)
                 if len(found.ids) <= self._row_len:
                     drawn.append(found)
                     left -= len(found.ids)
@@ -155,22 +113,22 @@ class Mixture:
         return [[drawn[i] for i in row] for row in rows]
 
 
-def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random, lesson: Lesson = LESSONS[0]) -> Conversation:
+def conversation_of(tokenizer: Tokenizer, task: str, rng: random.Random) -> Conversation:
     """One to be learned: with a thought, a system message, or an earlier exchange now and then."""
     if task == TABLE:
         return table(tokenizer, rng)
     think = rng.random() < THINKING_SHARES.get(task, THINKING_SHARE)
-    if task in _SPELLED and lesson.pieces and rng.random() < lesson.pieces:
+    if task in _SPELLED and rng.random() < PIECES_SHARE:
         example = _spelled_pieces(tokenizer, task, rng)
     else:
-        example = _draw(task, rng, lesson, think=think)
+        example = _draw(task, rng, think=think)
     messages = list(example.messages)
     if task in _PLAIN and rng.random() < HISTORY_SHARE:
         messages = [*tasks.draw_other(rng).messages, *messages]
     if messages[0]["role"] != "system" and rng.random() < SYSTEM_SHARE:
         messages = [{"role": "system", "content": rng.choice(SYSTEM_MESSAGES)}, *messages]
     offered = example.tools
-    if task in _NO_TOOL_NEEDED and lesson.idle_tools and rng.random() < lesson.idle_tools:
+    if task in _NO_TOOL_NEEDED and rng.random() < IDLE_TOOLS_SHARE:
         offered = tuple(tool.schema for tool in tools.draw_tools(rng))
     return conversation(tokenizer, Example(task, example.key, tuple(messages), offered), think=think)
 
@@ -189,15 +147,16 @@ def table(tokenizer: Tokenizer, rng: random.Random) -> Conversation:
     return Conversation(ids, learned, TABLE)
 
 
-def _draw(task: str, rng: random.Random, lesson: Lesson, *, think: bool) -> Example:
+def _draw(task: str, rng: random.Random, *, think: bool) -> Example:
     if task == TOLD:
         return dialogs.up_to_a_fact(tasks.draw_training("facts", rng), rng)
-    if task in lesson.rounds and not think:
-        rounds = rng.choice(lesson.rounds[task])
+    if task in ROUNDS and not think:
+        rounds = rng.choice(ROUNDS[task])
         if task == "tool":
-            return taught(lambda: tools.draw_call(rng, rounds=rounds, alike=lesson.alike))
-        one_function = lesson.one_function
-        return taught(lambda: tools.draw_parallel(rng, rounds=rounds, alike=lesson.alike, one_function=one_function))
+            return taught(lambda: tools.draw_call(rng, rounds=rounds, alike=ALIKE_SHARE))
+        return taught(
+            lambda: tools.draw_parallel(rng, rounds=rounds, alike=ALIKE_SHARE, one_function=ONE_FUNCTION_SHARE)
+        )
     return tasks.draw_training(task, rng)
 
 

@@ -9,7 +9,7 @@ WORKERS = 2  # processes; the rows of a step are divided among them
 class Plan:
     """`rows` of `row_len` tokens a step and worker."""
 
-    steps: int = 2300
+    steps: int = 2200
     rows: int = 8
     row_len: int = 512
     warmup_steps: int = 60
@@ -20,7 +20,7 @@ class Plan:
     average_decay: float = 0.995  # of the exponential average that is checked and saved
     mtp_every: int = 4  # the MTP block is trained at every so many steps
     mtp_weight: float = 0.5
-    check_every: int = 150
+    check_every: int = 200
     save_every: int = 20
     seed: int = 0
 

@@ -87,9 +87,9 @@ def draw_training(task: str, rng: random.Random) -> Example:
 
 
 @cache
-def held_out(task: str, most: int = NUM_HELD_OUT) -> tuple[Example, ...]:
-    """Up to `most` held-out examples with different questions, in a fixed order."""
-    rng = random.Random(f"held out {task}")
+def held_out(task: str, most: int = NUM_HELD_OUT, seed: str = "held out") -> tuple[Example, ...]:
+    """Up to `most` held-out examples with different questions, in an order that is `seed`'s."""
+    rng = random.Random(f"{seed} {task}")
     found: dict[str, Example] = {}
     for _ in range(_TRIES):
         example = TASKS[task](rng)
