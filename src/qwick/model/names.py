@@ -68,7 +68,7 @@ class TensorSpec:
         if self.change is Change.PLUS_ONE:
             values = values - np.float32(1)
         elif self.change is Change.NEG_EXP:
-            values = np.log(-values)
+            values = np.log(-values.astype(np.float64)).astype(np.float32)
         if self.row_order is not None:
             values = values[np.argsort(self.row_order)]
         if self.col_order is not None:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwick.model.config import ModelConfig
+from qwick.model.yarn import rotary_periods
 from qwick.ops.contract import Float32
 
 _BLOCK_LEN = 64  # positions computed together, 16 KB with 64 rotary dimensions
@@ -23,8 +24,7 @@ class RopeTable:
 
     def __init__(self, config: ModelConfig) -> None:
         dim = config.attention.rotary_dim
-        exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-        self._inverse = np.float32(1) / np.power(np.float32(config.rope_theta), exponents)
+        self._inverse = np.float32(1) / rotary_periods(config.rope_theta, dim)
         self._magnitude = np.float32(1)
         if config.yarn:
             self._inverse = config.yarn.inverse_frequencies(config.rope_theta, dim)
