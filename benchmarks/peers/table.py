@@ -197,11 +197,10 @@ def machine() -> dict[str, Any]:
 
 
 def machine_slug() -> str:
-    """A folder's name: processor and cores."""
+    """A folder's name: processor, cores, and best instruction set (virtual machines hide which processor it is)."""
     words = re.findall(r"[a-z0-9]+", processor_name().lower())
-    return "-".join(
-        [*(word for word in words if word not in ("r", "tm", "cpu", "processor")), str(default_threads()[0])]
-    )
+    kept = (word for word in words if word not in ("r", "tm", "cpu", "processor"))
+    return "-".join([*kept, str(default_threads()[0]), describe_machine("").isa.replace("_", "-")])
 
 
 def _commit() -> str:
