@@ -11,6 +11,7 @@ from qwick.errors import StateWarning
 from qwick.formats import Q8_0
 from qwick.llm import LLM
 from qwick.model.source import open_source
+from qwick.text.tokenizer import Tokenizer
 from qwick.thread_choice import Machine, Record, ThreadChoice, records, records_folder
 
 MACHINE = Machine("a processor", "avx2", 4, 8)
@@ -169,7 +170,7 @@ def test_an_answer_is_enough_to_find_the_number_and_stays_the_same(monkeypatch):
     machine = Machine("a processor", "avx2", 1, 2)
     monkeypatch.setattr(Machine, "here", classmethod(lambda _: machine))
 
-    endless = dict.fromkeys(json.loads((pocket.FOLDER / "generation_config.json").read_text())["eos_token_id"], -100.0)
+    endless = dict.fromkeys(Tokenizer.open(pocket.FOLDER).stop_ids, -100.0)
 
     def answer(**options) -> tuple[int, ...]:
         with LLM(**options) as llm:
